@@ -1,0 +1,48 @@
+/**
+ * The policy snapshot: everything the hot path must know of a tenant, owned by its TenantGate, copied by version.
+ * Schema version 1; a reader of a later version must still read this one.
+ */
+export const POLICY_SCHEMA_VERSION = 1;
+
+export type TenantStatus = "active" | "suspended" | "archived";
+
+/** Limits of one model for one tenant. Whole numbers ≥ 0; 0 refuses everything. */
+export interface ModelLimits {
+  readonly requestsPerMinute: number;
+  readonly tokensPerMinute: number;
+}
+
+export interface PolicySnapshot {
+  readonly v: typeof POLICY_SCHEMA_VERSION;
+  /** Grows by one with every change. */
+  readonly version: number;
+  readonly tenantId: string;
+  readonly region: string;
+  readonly status: TenantStatus;
+  readonly plan: string;
+  readonly limits: {
+    /** Model calls of the tenant that may run at once; more wait in the queue. */
+    readonly inFlight: number;
+    /** Requests that may wait at once; more are refused. */
+    readonly queueLength: number;
+    /** Limits of models that the operator changed, by public model name; others follow the plan. */
+    readonly models: Readonly<Record<string, ModelLimits>>;
+    readonly modelDefaults: ModelLimits;
+  };
+  /** Public model names the tenant may call; null means all. */
+  readonly allowedModels: readonly string[] | null;
+  /** What of the content is kept with a decision. */
+  readonly contentLogging: "off" | "metadata" | "sealed";
+  readonly guardPolicy: { readonly version: number; readonly action: "flag" | "sanitise" | "block" };
+  /** Raised by one to forget every cached response. */
+  readonly cacheEpoch: number;
+  /** Version of the prices in force; null while nothing is priced. */
+  readonly priceVersion: string | null;
+}
+
+/** The limits of `model` (public name) under `policy`. */
+export function modelLimits(policy: PolicySnapshot, model: string): ModelLimits {
+  return Object.hasOwn(policy.limits.models, model)
+    ? (policy.limits.models[model] as ModelLimits)
+    : policy.limits.modelDefaults;
+}

@@ -1,0 +1,184 @@
+/**
+ * What a model call leaves behind, forever: one usage event (what is counted and billed) and one decision record
+ * (who decided what, and why). Schema version 1 of both; later versions add fields and keep reading these.
+ * Money is integer micro-dollars; times are Unix milliseconds by the gate's clock.
+ */
+export const USAGE_EVENT_VERSION = 1;
+export const DECISION_VERSION = 1;
+
+/** How a call ended. `unreconciled`: nobody settled it in time, so it was booked at its worst case. */
+export type Outcome = "completed" | "cancelled" | "provider_error" | "deadline" | "unreconciled";
+
+export type CallKind = "completions" | "embeddings";
+
+export interface UsageEvent {
+  readonly v: typeof USAGE_EVENT_VERSION;
+  /** The request id; unique per tenant, the key of every de-duplication. */
+  readonly id: string;
+  readonly atMs: number;
+  readonly kind: CallKind;
+  readonly outcome: Outcome;
+  /** Public model name. */
+  readonly model: string;
+  readonly keyId: string;
+  readonly endUser: string | null;
+  readonly serviceTier: ServiceTier;
+  readonly batch: boolean;
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  /** True where the provider reported no usage and the tap's own count stands in. */
+  readonly estimated: boolean;
+  /** Tokens above the reservation: the platform's loss, never billed. */
+  readonly overrunTokens: number;
+  /** To the tenant; null while nothing is priced. */
+  readonly priceMicrodollars: number | null;
+  readonly priceVersion: string | null;
+  /** Of the provider; null while nothing is priced. */
+  readonly costMicrodollars: number | null;
+  readonly costVersion: string | null;
+}
+
+export type ServiceTier = "priority" | "default" | "flex";
+
+export interface DecisionRecord {
+  readonly v: typeof DECISION_VERSION;
+  /** Request id; for refusals that stand for many requests, the id of the first. */
+  readonly id: string;
+  readonly atMs: number;
+  readonly kind: "model_call" | "cache_hit" | "refusal";
+  readonly outcome: Outcome | "refused";
+  /** The rule that refused, else null. */
+  readonly rule: string | null;
+  /** Requests that this record stands for; above 1 only for refusals. */
+  readonly count: number;
+  readonly route: string;
+  readonly keyId: string;
+  readonly endUser: string | null;
+  readonly region: string;
+  readonly policyVersion: number;
+  readonly model: string;
+  /** Provider and provider model: for the operator, never shown to tenants. */
+  readonly provider: string | null;
+  readonly providerModel: string | null;
+  readonly adapterDigest: string | null;
+  readonly promptVersion: string | null;
+  readonly featuresRead: readonly string[];
+  readonly guardVerdict: { readonly policyVersion: number; readonly rules: readonly string[] } | null;
+  readonly stream: boolean;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly queuedMs: number;
+  readonly firstTokenMs: number | null;
+  readonly totalMs: number | null;
+}
+
+/** What the gate remembers of an admitted call until it is settled or expires. */
+export interface CallFacts {
+  readonly requestId: string;
+  readonly kind: CallKind;
+  readonly route: string;
+  readonly model: string;
+  readonly provider: string;
+  readonly providerModel: string;
+  readonly keyId: string;
+  readonly endUser: string | null;
+  readonly serviceTier: ServiceTier;
+  readonly stream: boolean;
+  readonly policyVersion: number;
+  readonly region: string;
+  readonly queuedMs: number;
+  /** Reserved: an upper bound of the prompt, and output cap times choices. */
+  readonly reservedPromptTokens: number;
+  readonly reservedOutputTokens: number;
+}
+
+/** What is known of a call once it ended. */
+export interface CallEnd {
+  readonly outcome: Outcome;
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  readonly estimated: boolean;
+  readonly adapterDigest: string | null;
+  readonly promptVersion: string | null;
+  readonly firstTokenMs: number | null;
+  readonly totalMs: number | null;
+}
+
+/** The end of a call that nobody reported: silence means spent, so its worst case is booked. */
+export function unreconciledEnd(facts: CallFacts): CallEnd {
+  return {
+    outcome: "unreconciled",
+    promptTokens: facts.reservedPromptTokens,
+    cachedTokens: 0,
+    completionTokens: facts.reservedOutputTokens,
+    estimated: true,
+    adapterDigest: null,
+    promptVersion: null,
+    firstTokenMs: null,
+    totalMs: null,
+  };
+}
+
+/** The two records of one ended call. */
+export function recordsOf(
+  facts: CallFacts,
+  end: CallEnd,
+  nowMs: number,
+): { event: UsageEvent; decision: DecisionRecord } {
+  // A prompt that was longer than its bound, or a provider that ignored its cap, is our loss: booked up to the
+  // reservation, the rest named as overrun.
+  const promptTokens = Math.min(end.promptTokens, facts.reservedPromptTokens);
+  const completionTokens = Math.min(end.completionTokens, facts.reservedOutputTokens);
+  const overrunTokens = end.promptTokens - promptTokens + (end.completionTokens - completionTokens);
+  const event: UsageEvent = {
+    v: USAGE_EVENT_VERSION,
+    id: facts.requestId,
+    atMs: nowMs,
+    kind: facts.kind,
+    outcome: end.outcome,
+    model: facts.model,
+    keyId: facts.keyId,
+    endUser: facts.endUser,
+    serviceTier: facts.serviceTier,
+    batch: false,
+    promptTokens,
+    cachedTokens: Math.min(end.cachedTokens, promptTokens),
+    completionTokens,
+    estimated: end.estimated,
+    overrunTokens,
+    priceMicrodollars: null,
+    priceVersion: null,
+    costMicrodollars: null,
+    costVersion: null,
+  };
+  const decision: DecisionRecord = {
+    v: DECISION_VERSION,
+    id: facts.requestId,
+    atMs: nowMs,
+    kind: "model_call",
+    outcome: end.outcome,
+    rule: null,
+    count: 1,
+    route: facts.route,
+    keyId: facts.keyId,
+    endUser: facts.endUser,
+    region: facts.region,
+    policyVersion: facts.policyVersion,
+    model: facts.model,
+    provider: facts.provider,
+    providerModel: facts.providerModel,
+    adapterDigest: end.adapterDigest,
+    promptVersion: end.promptVersion,
+    featuresRead: [],
+    guardVerdict: null,
+    stream: facts.stream,
+    promptTokens,
+    completionTokens,
+    queuedMs: facts.queuedMs,
+    firstTokenMs: end.firstTokenMs,
+    totalMs: end.totalMs,
+  };
+  return { event, decision };
+}
