@@ -1,0 +1,224 @@
+import { z } from "zod";
+import type { PolicySnapshot } from "../src/core/policy";
+import type { DecisionRecord } from "../src/core/records";
+
+/**
+ * What goes over the wire between the Worker and a TenantGate, in both directions. Requests are parsed at the
+ * gate's door; replies are data. Version 1.
+ */
+const Id = z.string().min(1).max(200);
+const ServiceTier = z.enum(["priority", "default", "flex"]);
+const Kind = z.enum(["completions", "embeddings"]);
+const Tokens = z.int().min(0).max(1_000_000_000);
+const Milliseconds = z.int().min(0);
+
+/** Who knocks: a key by its hash, or the key that minted an end user's token. */
+export const BindRequest = z.strictObject({
+  credential: z.union([z.strictObject({ keyHash: z.string().length(64) }), z.strictObject({ keyId: Id })]),
+  knownPolicyVersion: z.int().nullable(),
+});
+export type BindRequest = z.infer<typeof BindRequest>;
+
+export interface BoundKey {
+  readonly id: string;
+  /** Null for admin keys. */
+  readonly serviceAccountId: string | null;
+  readonly scopes: readonly string[];
+}
+/** `policy` is null when the version that the caller knows is the one in force. */
+export type BindReply =
+  | {
+      readonly bound: true;
+      readonly key: BoundKey;
+      readonly policyVersion: number;
+      readonly policy: PolicySnapshot | null;
+    }
+  | { readonly bound: false; readonly reason: "unknown_key" | "archived" | "suspended" };
+
+export const AdmitRequest = z.strictObject({
+  requestId: Id,
+  kind: Kind,
+  route: z.string().max(200),
+  model: z.string().max(200),
+  provider: z.string().max(100),
+  providerModel: z.string().max(200),
+  keyId: Id,
+  endUser: z.strictObject({ subject: Id, requestsPerMinute: z.int().min(0).nullable() }).nullable(),
+  serviceTier: ServiceTier,
+  stream: z.boolean(),
+  /** Upper bound of the prompt. */
+  promptTokens: Tokens,
+  /** Cap per choice; `outputLowerable` when the caller named none. */
+  outputTokens: Tokens,
+  outputLowerable: z.boolean(),
+  choices: z.int().min(1).max(128),
+  /** How long the caller is willing to wait for a slot. */
+  patienceMs: Milliseconds.max(600_000),
+  /** After which an unsettled call is booked at its worst case. */
+  holdMs: Milliseconds.max(3_600_000),
+});
+export type AdmitRequest = z.infer<typeof AdmitRequest>;
+
+/** State of one rate rule, as the x-ratelimit headers show it. */
+export interface RateState {
+  readonly name: string;
+  readonly unit: "requests" | "tokens";
+  readonly limit: number;
+  readonly used: number;
+  readonly remaining: number;
+  readonly resetMs: number;
+}
+
+export interface Refusal {
+  readonly rule: string;
+  readonly limit: number;
+  readonly used: number;
+  readonly requested: number;
+  readonly retryAfterMs: number;
+  /** The request is larger than the limit itself: waiting does not help. */
+  readonly neverFits: boolean;
+}
+export type AdmitReply =
+  | {
+      readonly admitted: true;
+      readonly outputTokens: number;
+      readonly queuedMs: number;
+      readonly rates: readonly RateState[];
+    }
+  | { readonly admitted: false; readonly refusal: Refusal; readonly rates: readonly RateState[] }
+  | { readonly admitted: false; readonly reason: "unknown_key" | "archived" | "suspended" };
+
+/** How a call ended; `release` is a call that never reached the model: nothing is recorded, its tokens go back. */
+export const FinishRequest = z.strictObject({
+  requestId: Id,
+  end: z
+    .strictObject({
+      outcome: z.enum(["completed", "cancelled", "provider_error", "deadline"]),
+      promptTokens: Tokens,
+      cachedTokens: Tokens,
+      completionTokens: Tokens,
+      estimated: z.boolean(),
+      adapterDigest: z.string().max(64).nullable(),
+      promptVersion: z.string().max(200).nullable(),
+      firstTokenMs: Milliseconds.nullable(),
+      totalMs: Milliseconds.nullable(),
+    })
+    .nullable(),
+});
+export type FinishRequest = z.infer<typeof FinishRequest>;
+
+/** `receipt` names the decision record in the tenant's hash chain; null for a release. */
+export type FinishReply =
+  | { readonly settled: true; readonly receipt: string | null }
+  /** Nobody holds this id: it expired and is already booked as unreconciled, or it never was. */
+  | { readonly settled: false };
+
+export const JournalQuery = z.strictObject({
+  limit: z.int().min(1).max(100),
+  order: z.enum(["asc", "desc"]),
+  /** Sequence number to go on from, exclusive. */
+  afterSeq: z.int().nullable(),
+  fromMs: z.int().nullable(),
+  toMs: z.int().nullable(),
+  model: z.string().nullable(),
+  keyId: z.string().nullable(),
+});
+export type JournalQuery = z.infer<typeof JournalQuery>;
+export interface JournalRow {
+  readonly seq: number;
+  readonly hash: string;
+  readonly decision: DecisionRecord;
+}
+export interface JournalPage {
+  readonly rows: readonly JournalRow[];
+  readonly hasMore: boolean;
+}
+
+/** Usage of one hour and one combination; absolute values. */
+export interface HourlyUsage {
+  readonly hourMs: number;
+  readonly kind: "completions" | "embeddings";
+  readonly model: string;
+  readonly keyId: string;
+  readonly serviceTier: string;
+  readonly batch: boolean;
+  readonly requests: number;
+  readonly inputTokens: number;
+  readonly cachedTokens: number;
+  readonly outputTokens: number;
+  readonly priceMicrodollars: number;
+  readonly costMicrodollars: number;
+  /** Minute of the hour → [requests, input, cached, output]. */
+  readonly minutes: Readonly<Record<string, readonly [number, number, number, number]>>;
+}
+
+const Name = z.string().min(1).max(256);
+/** A change of the tenant's own facts. Each commits at the gate together with its audit event and its copies. */
+export const ChangeCommand = z.discriminatedUnion("type", [
+  z.strictObject({
+    type: z.literal("create_tenant"),
+    name: Name,
+    residency: z.string().max(64),
+    externalKeyId: z.string().max(256).nullable(),
+  }),
+  z.strictObject({
+    type: z.literal("modify_tenant"),
+    name: Name.optional(),
+    externalKeyId: z.string().max(256).nullable().optional(),
+  }),
+  z.strictObject({ type: z.literal("archive_tenant") }),
+  z.strictObject({ type: z.literal("create_service_account"), id: Id, name: Name }),
+  z.strictObject({
+    type: z.literal("modify_service_account"),
+    id: Id,
+    name: Name.optional(),
+    role: z.enum(["member", "owner"]).optional(),
+  }),
+  z.strictObject({ type: z.literal("delete_service_account"), id: Id }),
+  z.strictObject({
+    type: z.literal("create_key"),
+    id: Id,
+    hash: z.string().length(64),
+    redactedValue: z.string().max(64),
+    name: z.string().max(256),
+    /** Null for admin keys, which exist only in the platform's gate. */
+    serviceAccountId: Id.nullable(),
+    scopes: z.array(z.enum(["data", "account", "admin"])).min(1),
+    expiresAtMs: z.int().nullable(),
+  }),
+  z.strictObject({ type: z.literal("delete_key"), id: Id }),
+  z.strictObject({
+    type: z.literal("set_model_limits"),
+    model: z.string().max(200),
+    requestsPerMinute: z.int().min(0).max(1_000_000_000).optional(),
+    tokensPerMinute: z.int().min(0).max(1_000_000_000_000).optional(),
+  }),
+]);
+export type ChangeCommand = z.infer<typeof ChangeCommand>;
+
+export const ChangeRequest = z.strictObject({
+  command: ChangeCommand,
+  /** Key of the operator who asks; null for the platform's own bootstrap. */
+  actorKeyId: Id.nullable(),
+  /** Id of the audit event that this change leaves. */
+  auditId: Id,
+});
+export type ChangeRequest = z.infer<typeof ChangeRequest>;
+
+export type ChangeReply =
+  | { readonly changed: true; readonly policy: PolicySnapshot; readonly nowMs: number }
+  | { readonly changed: false; readonly reason: "not_found" | "archived" | "exists" };
+
+/** The methods of a TenantGate, as its callers see them. */
+export interface TenantGateRpc {
+  bind(request: BindRequest): Promise<BindReply>;
+  admit(request: AdmitRequest): Promise<AdmitReply>;
+  /** The caller of a waiting request has gone; a request that already runs is not touched. */
+  leave(requestId: string): Promise<void>;
+  finish(request: FinishRequest): Promise<FinishReply>;
+  change(request: ChangeRequest): Promise<ChangeReply>;
+  policy(): Promise<PolicySnapshot | null>;
+  decisions(query: JournalQuery): Promise<JournalPage>;
+  /** Hours that the database may not have yet. */
+  unsyncedUsage(): Promise<readonly HourlyUsage[]>;
+}

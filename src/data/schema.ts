@@ -1,0 +1,150 @@
+import { foreignKey, index, integer, primaryKey, sqliteTable, text } from "drizzle-orm/sqlite-core";
+
+/**
+ * The system of record. Every table leads with tenant_id, in its primary key and in every index, and carries
+ * deleted_at. Times are Unix milliseconds.
+ *
+ * The gate of a tenant is the authority for keys, accounts, status and limits; these tables are the copies that
+ * lists are read from. What belongs to the operator (projects, the administrative log, the organization-wide
+ * ledger) belongs to the reserved tenant `platform`, so no read ever has to leave its tenant.
+ */
+const owner = { tenantId: text("tenant_id").notNull() };
+const lifetime = {
+  createdAtMs: integer("created_at").notNull(),
+  updatedAtMs: integer("updated_at").notNull(),
+  deletedAtMs: integer("deleted_at"),
+};
+
+/** A tenant as the operator sees it; owned by `platform`. */
+export const project = sqliteTable(
+  "project",
+  {
+    ...owner,
+    id: text("id").notNull(),
+    name: text("name").notNull(),
+    region: text("region").notNull(),
+    residency: text("residency").notNull(),
+    externalKeyId: text("external_key_id"),
+    status: text("status").notNull(),
+    archivedAtMs: integer("archived_at"),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("project_by_creation").on(t.tenantId, t.createdAtMs, t.id),
+  ],
+);
+
+export const serviceAccount = sqliteTable(
+  "service_account",
+  {
+    ...owner,
+    id: text("id").notNull(),
+    name: text("name").notNull(),
+    role: text("role").notNull(),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("service_account_by_creation").on(t.tenantId, t.createdAtMs, t.id),
+  ],
+);
+
+/** Keys of tenants, and of the operator under `platform`. Never the key, nor its hash: only what may be shown. */
+export const apiKey = sqliteTable(
+  "api_key",
+  {
+    ...owner,
+    id: text("id").notNull(),
+    /** Null for admin keys. */
+    serviceAccountId: text("service_account_id"),
+    name: text("name").notNull(),
+    redactedValue: text("redacted_value").notNull(),
+    scopes: text("scopes", { mode: "json" }).$type<string[]>().notNull(),
+    expiresAtMs: integer("expires_at"),
+    lastUsedAtMs: integer("last_used_at"),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("api_key_by_creation").on(t.tenantId, t.createdAtMs, t.id),
+    foreignKey({
+      columns: [t.tenantId, t.serviceAccountId],
+      foreignColumns: [serviceAccount.tenantId, serviceAccount.id],
+    }),
+  ],
+);
+
+/** Administrative events, append-only; owned by `platform`, about one project or the organization. */
+export const auditLog = sqliteTable(
+  "audit_log",
+  {
+    ...owner,
+    id: text("id").notNull(),
+    effectiveAtMs: integer("effective_at").notNull(),
+    type: text("type").notNull(),
+    projectId: text("project_id"),
+    actorKeyId: text("actor_key_id"),
+    resourceId: text("resource_id"),
+    details: text("details", { mode: "json" }).$type<Record<string, unknown>>().notNull(),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("audit_log_by_time").on(t.tenantId, t.effectiveAtMs, t.id),
+  ],
+);
+
+/**
+ * Usage by hour, one row for each combination that occurred; owned by `platform`. Rows are absolute values of one
+ * gate, so writing one twice changes nothing.
+ */
+export const usageRollup = sqliteTable(
+  "usage_rollup",
+  {
+    ...owner,
+    projectId: text("project_id").notNull(),
+    hourMs: integer("hour").notNull(),
+    /** Name of the gate that counted. */
+    gate: text("gate").notNull(),
+    kind: text("kind").notNull(),
+    model: text("model").notNull(),
+    keyId: text("key_id").notNull(),
+    serviceTier: text("service_tier").notNull(),
+    batch: integer("batch", { mode: "boolean" }).notNull(),
+    requests: integer("requests").notNull(),
+    inputTokens: integer("input_tokens").notNull(),
+    cachedTokens: integer("cached_tokens").notNull(),
+    outputTokens: integer("output_tokens").notNull(),
+    priceMicrodollars: integer("price_microdollars").notNull(),
+    costMicrodollars: integer("cost_microdollars").notNull(),
+    /** Minute of the hour → [requests, input, cached, output tokens]. */
+    minutes: text("minutes", { mode: "json" }).$type<MinuteCounts>().notNull(),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({
+      columns: [t.tenantId, t.hourMs, t.projectId, t.gate, t.kind, t.model, t.keyId, t.serviceTier, t.batch],
+    }),
+    index("usage_rollup_by_project").on(t.tenantId, t.projectId, t.hourMs),
+  ],
+);
+export type MinuteCounts = Record<string, [requests: number, input: number, cached: number, output: number]>;
+
+/** Manifest of a tenant's sealed journal segments in object storage. */
+export const journalSegment = sqliteTable(
+  "journal_segment",
+  {
+    ...owner,
+    gate: text("gate").notNull(),
+    firstSeq: integer("first_seq").notNull(),
+    lastSeq: integer("last_seq").notNull(),
+    objectKey: text("object_key").notNull(),
+    sizeBytes: integer("size_bytes").notNull(),
+    fromMs: integer("from").notNull(),
+    toMs: integer("to").notNull(),
+    lastHash: text("last_hash").notNull(),
+    ...lifetime,
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.gate, t.firstSeq] })],
+);
