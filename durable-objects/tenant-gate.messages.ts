@@ -132,6 +132,8 @@ export interface JournalRow {
 export interface JournalPage {
   readonly rows: readonly JournalRow[];
   readonly hasMore: boolean;
+  /** The last row that was looked at: where the next page goes on, even when a filter left this one empty. */
+  readonly lastSeq: number | null;
 }
 
 /** Usage of one hour and one combination; absolute values. */

@@ -1,4 +1,4 @@
-import { and, eq, isNull, type SQL } from "drizzle-orm";
+import { and, eq, isNull, type SQL, sql } from "drizzle-orm";
 import type { BatchItem } from "drizzle-orm/batch";
 import { type DrizzleD1Database, drizzle } from "drizzle-orm/d1";
 import type { SQLiteColumn, SQLiteTable } from "drizzle-orm/sqlite-core";
@@ -73,6 +73,11 @@ export class TenantData {
   async batch(statements: readonly BoundStatement[]): Promise<void> {
     const [first, ...rest] = statements;
     if (first) await this.#db.batch([first, ...rest]);
+  }
+
+  /** Settles when the database answers. */
+  async answers(): Promise<void> {
+    await this.#db.run(sql`select 1`);
   }
 
   #scope(table: TenantTable, where: SQL | undefined): SQL | undefined {

@@ -1,0 +1,68 @@
+import { DECISION_VERSION, type DecisionRecord } from "../src/core/records";
+
+/** What a refusal says of the request that met it. */
+export interface RefusedRequest {
+  readonly requestId: string;
+  readonly route: string;
+  readonly keyId: string;
+  readonly endUser: string | null;
+  readonly model: string;
+  readonly stream: boolean;
+  readonly region: string;
+  readonly policyVersion: number;
+}
+
+/**
+ * Refusals as records: one for each (key, rule, second) with a count, so that a flood costs at most one row a second
+ * for each rule. They are held in memory for that second; a crash may lose it, which the documents say.
+ */
+export class RefusalTally {
+  readonly #counts = new Map<string, { first: RefusedRequest; rule: string; atMs: number; count: number }>();
+
+  /** @returns whether this one opened a new second, so that somebody must come back for it */
+  add(refused: RefusedRequest, rule: string, nowMs: number): boolean {
+    const name = JSON.stringify([refused.keyId, rule]);
+    const known = this.#counts.get(name);
+    if (known) {
+      known.count++;
+      return false;
+    }
+    const isFirst = this.#counts.size === 0;
+    this.#counts.set(name, { first: refused, rule, atMs: nowMs, count: 1 });
+    return isFirst;
+  }
+
+  /** The records of the second that has passed. */
+  take(): DecisionRecord[] {
+    const records = [...this.#counts.values()].map(({ first, rule, atMs, count }) =>
+      recordOf(first, rule, atMs, count),
+    );
+    this.#counts.clear();
+    return records;
+  }
+}
+
+function recordOf(first: RefusedRequest, rule: string, atMs: number, count: number): DecisionRecord {
+  const { requestId, ...who } = first;
+  return {
+    v: DECISION_VERSION,
+    id: requestId,
+    atMs,
+    kind: "refusal",
+    outcome: "refused",
+    rule,
+    count,
+    ...who,
+    provider: null,
+    providerModel: null,
+    adapterDigest: null,
+    promptVersion: null,
+    featuresRead: [],
+    guardVerdict: null,
+    promptTokens: 0,
+    completionTokens: 0,
+    queuedMs: 0,
+    firstTokenMs: null,
+    totalMs: null,
+  };
+}

@@ -1,0 +1,203 @@
+/**
+ * The storage of a TenantGate: schema above, every statement below. The object is the tenant, so no row names one.
+ * Times are Unix milliseconds. Schema version 1; later versions migrate in `migrate`.
+ */
+export const GATE_SCHEMA_VERSION = 1;
+
+const SCHEMA = [
+  "create table meta (key text primary key, value text not null) without rowid",
+  `create table service_account (id text primary key, name text not null, role text not null,
+     created_at integer not null, deleted_at integer) without rowid`,
+  `create table api_key (id text primary key, hash text not null unique, service_account_id text, name text not null,
+     redacted_value text not null, scopes text not null, expires_at integer, created_at integer not null,
+     deleted_at integer) without rowid`,
+  "create table hold (request_id text primary key, body text not null) without rowid",
+  `create table bucket (rule text not null, bucket_ms integer not null, count integer not null,
+     primary key (rule, bucket_ms)) without rowid`,
+  `create table journal (seq integer primary key, id text not null, at_ms integer not null, hash text not null,
+     event text, decision text not null)`,
+  "create unique index journal_event on journal (id) where event is not null",
+  `create table usage_hour (hour_ms integer not null, kind text not null, model text not null, key_id text not null,
+     service_tier text not null, batch integer not null, body text not null, unsynced integer not null,
+     primary key (hour_ms, kind, model, key_id, service_tier, batch)) without rowid`,
+  "create index usage_hour_unsynced on usage_hour (unsynced) where unsynced = 1",
+  `create table segment (first_seq integer primary key, last_seq integer not null, object_key text not null,
+     size_bytes integer not null, from_ms integer not null, to_ms integer not null, last_hash text not null)`,
+  "create table outbox (seq integer primary key autoincrement, body text not null)",
+  `create table due (kind text not null, id text not null, due_at integer not null, attempt integer not null,
+     primary key (kind, id)) without rowid`,
+];
+
+export function migrate(sql: SqlStorage): void {
+  const found = sql.exec<{ n: number }>("select count(*) as n from sqlite_master where name = 'meta'").one().n;
+  if (found > 0) return;
+  for (const statement of SCHEMA) sql.exec(statement);
+  sql.exec("insert into meta (key, value) values ('schema_version', ?)", String(GATE_SCHEMA_VERSION));
+}
+
+export type KeyRow = {
+  id: string;
+  hash: string;
+  service_account_id: string | null;
+  name: string;
+  redacted_value: string;
+  scopes: string;
+  expires_at: number | null;
+  created_at: number;
+  deleted_at: number | null;
+};
+export type AccountRow = { id: string; name: string; role: string; created_at: number; deleted_at: number | null };
+export type JournalDbRow = {
+  seq: number;
+  id: string;
+  at_ms: number;
+  hash: string;
+  event: string | null;
+  decision: string;
+};
+export type UsageHourRow = { body: string };
+export type SegmentRow = {
+  first_seq: number;
+  last_seq: number;
+  object_key: string;
+  size_bytes: number;
+  from_ms: number;
+  to_ms: number;
+  last_hash: string;
+};
+type UsageKey = readonly [
+  hourMs: number,
+  kind: string,
+  model: string,
+  keyId: string,
+  serviceTier: string,
+  batch: number,
+];
+
+export const statements = (sql: SqlStorage) => ({
+  meta: (key: string) =>
+    sql.exec<{ value: string }>("select value from meta where key = ?", key).toArray().at(0)?.value,
+  putMeta: (key: string, value: string) =>
+    sql.exec(
+      "insert into meta (key, value) values (?, ?) on conflict do update set value = excluded.value",
+      key,
+      value,
+    ),
+
+  keys: () => sql.exec<KeyRow>("select * from api_key").toArray(),
+  putKey: (row: KeyRow) =>
+    sql.exec(
+      `insert into api_key (id, hash, service_account_id, name, redacted_value, scopes, expires_at, created_at, deleted_at)
+       values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do update set deleted_at = excluded.deleted_at`,
+      row.id,
+      row.hash,
+      row.service_account_id,
+      row.name,
+      row.redacted_value,
+      row.scopes,
+      row.expires_at,
+      row.created_at,
+      row.deleted_at,
+    ),
+  accounts: () => sql.exec<AccountRow>("select * from service_account").toArray(),
+  putAccount: (row: AccountRow) =>
+    sql.exec(
+      `insert into service_account (id, name, role, created_at, deleted_at) values (?, ?, ?, ?, ?)
+       on conflict (id) do update set name = excluded.name, role = excluded.role, deleted_at = excluded.deleted_at`,
+      row.id,
+      row.name,
+      row.role,
+      row.created_at,
+      row.deleted_at,
+    ),
+
+  holds: () => sql.exec<{ body: string }>("select body from hold").toArray(),
+  putHold: (requestId: string, body: string) =>
+    sql.exec("insert or replace into hold (request_id, body) values (?, ?)", requestId, body),
+  removeHold: (requestId: string) => sql.exec("delete from hold where request_id = ?", requestId),
+  buckets: () =>
+    sql.exec<{ rule: string; bucket_ms: number; count: number }>("select * from bucket order by bucket_ms").toArray(),
+  putBucket: (rule: string, bucketMs: number, count: number) =>
+    sql.exec("insert or replace into bucket (rule, bucket_ms, count) values (?, ?, ?)", rule, bucketMs, count),
+  removeBucket: (rule: string, bucketMs: number) =>
+    sql.exec("delete from bucket where rule = ? and bucket_ms = ?", rule, bucketMs),
+
+  lastJournalRow: () =>
+    sql.exec<{ seq: number; hash: string }>("select seq, hash from journal order by seq desc limit 1").toArray().at(0),
+  appendJournal: (row: JournalDbRow) =>
+    sql.exec(
+      "insert into journal (seq, id, at_ms, hash, event, decision) values (?, ?, ?, ?, ?, ?)",
+      row.seq,
+      row.id,
+      row.at_ms,
+      row.hash,
+      row.event,
+      row.decision,
+    ),
+  eventRow: (requestId: string) =>
+    sql.exec<JournalDbRow>("select * from journal where id = ? and event is not null", requestId).toArray().at(0),
+  journalFrom: (seq: number, limit: number) =>
+    sql.exec<JournalDbRow>("select * from journal where seq >= ? order by seq limit ?", seq, limit).toArray(),
+  journalBefore: (seq: number, limit: number) =>
+    sql.exec<JournalDbRow>("select * from journal where seq < ? order by seq desc limit ?", seq, limit).toArray(),
+  journalSpan: () =>
+    sql
+      .exec<{ first: number | null; first_ms: number | null; rows: number }>(
+        "select min(seq) as first, min(at_ms) as first_ms, count(*) as rows from journal",
+      )
+      .one(),
+  removeJournal: (firstSeq: number, lastSeq: number) =>
+    sql.exec("delete from journal where seq between ? and ?", firstSeq, lastSeq),
+
+  usageHour: (key: UsageKey) =>
+    sql
+      .exec<UsageHourRow>(
+        `select body from usage_hour where hour_ms = ? and kind = ? and model = ? and key_id = ? and service_tier = ?
+         and batch = ?`,
+        ...key,
+      )
+      .toArray()
+      .at(0),
+  putUsageHour: (key: UsageKey, body: string) =>
+    sql.exec(
+      `insert or replace into usage_hour (hour_ms, kind, model, key_id, service_tier, batch, body, unsynced)
+       values (?, ?, ?, ?, ?, ?, ?, 1)`,
+      ...key,
+      body,
+    ),
+  unsyncedUsage: () => sql.exec<UsageHourRow>("select body from usage_hour where unsynced = 1").toArray(),
+  /** Only rows that are still what was written: one that grew meanwhile stays unsynced. */
+  markSynced: (key: UsageKey, body: string) =>
+    sql.exec(
+      `update usage_hour set unsynced = 0 where hour_ms = ? and kind = ? and model = ? and key_id = ?
+       and service_tier = ? and batch = ? and body = ?`,
+      ...key,
+      body,
+    ),
+
+  segments: () => sql.exec<SegmentRow>("select * from segment order by first_seq").toArray(),
+  putSegment: (row: SegmentRow) =>
+    sql.exec(
+      `insert or replace into segment (first_seq, last_seq, object_key, size_bytes, from_ms, to_ms, last_hash)
+       values (?, ?, ?, ?, ?, ?, ?)`,
+      row.first_seq,
+      row.last_seq,
+      row.object_key,
+      row.size_bytes,
+      row.from_ms,
+      row.to_ms,
+      row.last_hash,
+    ),
+
+  outbox: (limit: number) =>
+    sql.exec<{ seq: number; body: string }>("select seq, body from outbox order by seq limit ?", limit).toArray(),
+  putOutbox: (body: string) => sql.exec("insert into outbox (body) values (?)", body),
+  removeOutbox: (upToSeq: number) => sql.exec("delete from outbox where seq <= ?", upToSeq),
+
+  due: () => sql.exec<{ kind: string; id: string; due_at: number; attempt: number }>("select * from due").toArray(),
+  putDue: (kind: string, id: string, dueAtMs: number, attempt: number) =>
+    sql.exec("insert or replace into due (kind, id, due_at, attempt) values (?, ?, ?, ?)", kind, id, dueAtMs, attempt),
+  removeDue: (kind: string, id: string) => sql.exec("delete from due where kind = ? and id = ?", kind, id),
+});
+
+export type Statements = ReturnType<typeof statements>;

@@ -1,0 +1,365 @@
+import { DurableObject } from "cloudflare:workers";
+import {
+  AdmissionBook,
+  type AdmissionRequest,
+  type Hold,
+  type RateRule,
+  type Refusal,
+} from "../src/core/admission-book";
+import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
+import { modelLimits, type PolicySnapshot } from "../src/core/policy";
+import { type CallFacts, recordsOf, unreconciledEnd } from "../src/core/records";
+import { copiesOf, decideChange } from "./changes";
+import { readDecisions } from "./decision-reader";
+import { GateUpkeep } from "./gate-upkeep";
+import { GroupCommit } from "./group-commit";
+import { GateJournal } from "./journal";
+import type { GatePorts } from "./ports";
+import { RefusalTally } from "./refusals";
+import { JournalSegments } from "./segments";
+import {
+  type AdmitReply,
+  AdmitRequest,
+  type BindReply,
+  BindRequest,
+  type ChangeReply,
+  ChangeRequest,
+  type FinishReply,
+  FinishRequest,
+  type HourlyUsage,
+  type JournalPage,
+  JournalQuery,
+  type TenantGateRpc,
+} from "./tenant-gate.messages";
+import { migrate, type Statements, statements } from "./tenant-gate.sql";
+import { TenantStore } from "./tenant-store";
+
+/** Refusals of one second become one record each; see {@link RefusalTally}. */
+const TALLY_MS = 1_000;
+
+type Verdict = { readonly hold: Hold<CallFacts> } | { readonly refusal: Refusal } | { readonly left: true };
+
+/**
+ * One per tenant: the single writer of its hot path. It decides by `src/core`, keeps what it decided in its own
+ * SQLite, and answers only when that is durable. No `await` stands between reading its state and changing it.
+ */
+export const tenantGate = (portsOf: (env: object) => GatePorts) =>
+  class TenantGate extends DurableObject<object> implements TenantGateRpc {
+    readonly #address: ObjectAddress;
+    readonly #sql: Statements;
+    readonly #ports: GatePorts;
+    readonly #store: TenantStore;
+    readonly #book: AdmissionBook<CallFacts>;
+    readonly #journal: GateJournal;
+    readonly #segments: JournalSegments;
+    readonly #commit: GroupCommit;
+    readonly #upkeep: GateUpkeep;
+    readonly #refusals = new RefusalTally();
+    readonly #waiting = new Map<string, (verdict: Verdict) => void>();
+    #waitTimer: ReturnType<typeof setTimeout> | undefined;
+
+    constructor(ctx: DurableObjectState, env: object) {
+      super(ctx, env);
+      // An alarm after a restart may not know the object's name, so it is kept.
+      migrate(ctx.storage.sql);
+      this.#sql = statements(ctx.storage.sql);
+      const name = this.#sql.meta("name") ?? ctx.id.name;
+      if (!name || (ctx.id.name && ctx.id.name !== name)) throw new TypeError("a gate that is not the one meant");
+      this.#sql.putMeta("name", name);
+      this.#address = parseObjectName(name);
+      this.#ports = portsOf(env);
+      this.#store = new TenantStore(this.#sql);
+      this.#journal = new GateJournal(this.#sql, this.#ports.sha256);
+      this.#book = restoreBook(this.#sql);
+      const transaction = (work: () => void) => ctx.storage.transactionSync(work);
+      this.#segments = new JournalSegments(
+        this.#address,
+        this.#sql,
+        this.#ports,
+        () => this.#store.dataKey,
+        transaction,
+      );
+      this.#commit = new GroupCommit(
+        () => transaction(() => this.#save()),
+        () => ctx.storage.sync(),
+        (error) => ctx.abort(`a commit failed, memory is ahead of storage: ${String(error)}`),
+      );
+      this.#upkeep = new GateUpkeep(ctx.storage, this.#sql, {
+        expire: () => this.#expire(),
+        outbox: () => this.#flushOutbox(),
+        rollup: () => this.#flushUsage(),
+        segment: async () => void (await this.#segments.sealOldest(Date.now())),
+      });
+      this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
+    }
+
+    async bind(raw: BindRequest): Promise<BindReply> {
+      const { credential, knownPolicyVersion } = BindRequest.parse(raw);
+      const { policy } = this.#store;
+      const key = this.#store.liveKey(credential, Date.now());
+      if (!policy || !key) return { bound: false, reason: "unknown_key" };
+      if (policy.status !== "active") return { bound: false, reason: policy.status };
+      const { id, serviceAccountId, scopes } = key;
+      return {
+        bound: true,
+        key: { id, serviceAccountId, scopes },
+        policyVersion: policy.version,
+        policy: policy.version === knownPolicyVersion ? null : policy,
+      };
+    }
+
+    async admit(raw: AdmitRequest): Promise<AdmitReply> {
+      const request = AdmitRequest.parse(raw);
+      const standing = this.#standing(request.keyId);
+      if ("reason" in standing) return { admitted: false, reason: standing.reason };
+      const { policy } = standing;
+      const nowMs = Date.now();
+      const rates = ratesOf(policy, request);
+      const known = this.#book.hold(request.requestId);
+      if (known) return this.#granted(known, rates); // the first answer was lost on its way
+      const verdict = await this.#decide(admissionOf(this.#address, policy, request, rates, nowMs), nowMs);
+      if ("left" in verdict) return { admitted: false, reason: "unknown_key" };
+      if ("refusal" in verdict) {
+        this.#refused(request, policy, verdict.refusal.rule);
+        return { admitted: false, refusal: verdict.refusal, rates: this.#book.rates(rates, Date.now()) };
+      }
+      await this.#commit.durable();
+      const after = this.#standing(request.keyId);
+      if (!("reason" in after)) return this.#granted(verdict.hold, rates);
+      // Revoked while it waited in the line.
+      await this.finish({ requestId: request.requestId, end: null });
+      return { admitted: false, reason: after.reason };
+    }
+
+    async leave(requestId: string): Promise<void> {
+      if (!this.#book.leave(String(requestId))) return;
+      this.#waiting.get(requestId)?.({ left: true });
+      this.#waiting.delete(requestId);
+    }
+
+    async finish(raw: FinishRequest): Promise<FinishReply> {
+      const { requestId, end } = FinishRequest.parse(raw);
+      const nowMs = Date.now();
+      if (end === null) {
+        this.#book.release(requestId, nowMs);
+        this.#grantWaiting();
+        await this.#commit.durable();
+        return { settled: true, receipt: null };
+      }
+      const result = this.#book.settle(requestId, end.promptTokens + end.completionTokens, nowMs);
+      if (!result.settled) {
+        const recorded = this.#journal.recorded(requestId);
+        if (!recorded || recorded.event.outcome === "unreconciled") return { settled: false };
+        await this.#commit.durable();
+        return { settled: true, receipt: recorded.receipt };
+      }
+      const { event, decision } = recordsOf(factsOf(result.hold), end, nowMs);
+      const receipt = this.#journal.append(decision, event);
+      this.#upkeep.afterRecord(nowMs);
+      this.#grantWaiting();
+      await this.#commit.durable();
+      return { settled: true, receipt };
+    }
+
+    async change(raw: ChangeRequest): Promise<ChangeReply> {
+      const { command, actorKeyId, auditId } = ChangeRequest.parse(raw);
+      const isNew = command.type === "create_tenant" && !this.#store.hasDataKey;
+      const dataKey = isNew ? await this.#ports.dataKeys.create(this.#address) : null;
+      const nowMs = Date.now();
+      const change = decideChange(this.#address, this.#store.facts, command, nowMs);
+      if ("refused" in change) return { changed: false, reason: change.refused };
+      const copies = copiesOf(change, this.#store.facts, { id: auditId, actorKeyId }, nowMs);
+      this.ctx.storage.transactionSync(() => this.#store.apply(change, copies, dataKey));
+      this.#upkeep.keepPromise("outbox", nowMs);
+      this.#grantWaiting();
+      await this.#commit.durable();
+      // The change is made; its copies follow at once, or by the alarm where a database does not answer.
+      await this.#upkeep.tryNow("outbox");
+      const { policy } = this.#store;
+      if (!policy) throw new TypeError("a changed tenant without a policy");
+      return { changed: true, policy, nowMs };
+    }
+
+    async policy(): Promise<PolicySnapshot | null> {
+      return this.#store.policy;
+    }
+
+    async decisions(raw: JournalQuery): Promise<JournalPage> {
+      await this.#commit.durable(); // what was just recorded is part of the answer
+      return readDecisions(this.#sql, this.#segments, JournalQuery.parse(raw));
+    }
+
+    async unsyncedUsage(): Promise<readonly HourlyUsage[]> {
+      await this.#commit.durable();
+      return this.#journal.unsynced().map(({ usage }) => usage);
+    }
+
+    override async alarm(): Promise<void> {
+      await this.#upkeep.runDue(Date.now());
+    }
+
+    /** Whether key and tenant may call now. */
+    #standing(
+      keyId: string,
+    ): { readonly policy: PolicySnapshot } | { readonly reason: "unknown_key" | "archived" | "suspended" } {
+      const { policy } = this.#store;
+      if (!policy || !this.#store.liveKey({ keyId }, Date.now())) return { reason: "unknown_key" };
+      return policy.status === "active" ? { policy } : { reason: policy.status };
+    }
+
+    #decide(request: AdmissionRequest<CallFacts>, nowMs: number): Verdict | Promise<Verdict> {
+      const decided = this.#book.admit(request, nowMs);
+      if (decided.verdict === "granted") {
+        this.#upkeep.keepPromise("expire", decided.hold.expiresAtMs);
+        return { hold: decided.hold };
+      }
+      if (decided.verdict === "refused") return { refusal: decided.refusal };
+      const waiting = Promise.withResolvers<Verdict>();
+      this.#waiting.set(request.requestId, waiting.resolve);
+      this.#wakeForWaiting();
+      return waiting.promise;
+    }
+
+    #granted(hold: Hold<CallFacts>, rates: readonly RateRule[]): AdmitReply {
+      const queuedMs = hold.grantedAtMs - hold.enqueuedAtMs;
+      return { admitted: true, outputTokens: hold.outputTokens, queuedMs, rates: this.#book.rates(rates, Date.now()) };
+    }
+
+    #grantWaiting(): void {
+      for (const verdict of this.#book.grantWaiting(Date.now())) {
+        if ("hold" in verdict) this.#upkeep.keepPromise("expire", verdict.hold.expiresAtMs);
+        this.#waiting.get(verdict.requestId)?.(verdict);
+        this.#waiting.delete(verdict.requestId);
+      }
+    }
+
+    /** Callers that wait hold the object awake, so their patience needs a timer, not an alarm. */
+    #wakeForWaiting(): void {
+      clearTimeout(this.#waitTimer);
+      const nextMs = this.#book.nextGiveUpMs();
+      if (nextMs === undefined) return;
+      this.#waitTimer = setTimeout(() => void this.#expire(), Math.max(0, nextMs - Date.now()));
+    }
+
+    async #expire(): Promise<void> {
+      const nowMs = Date.now();
+      const { unreconciled, gaveUp } = this.#book.expire(nowMs);
+      for (const hold of unreconciled) {
+        const facts = factsOf(hold);
+        const { event, decision } = recordsOf(facts, unreconciledEnd(facts), nowMs);
+        this.#journal.append(decision, event);
+        this.#upkeep.afterRecord(nowMs);
+      }
+      for (const { requestId, refusal } of gaveUp) {
+        this.#waiting.get(requestId)?.({ refusal });
+        this.#waiting.delete(requestId);
+      }
+      this.#grantWaiting();
+      this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
+      this.#wakeForWaiting();
+      await this.#commit.durable();
+    }
+
+    #refused(request: AdmitRequest, policy: PolicySnapshot, rule: string): void {
+      const { requestId, route, keyId, model, stream } = request;
+      const endUser = request.endUser?.subject ?? null;
+      const at = { region: this.#address.region, policyVersion: policy.version };
+      const refused = { requestId, route, keyId, endUser, model, stream, ...at };
+      if (!this.#refusals.add(refused, rule, Date.now())) return;
+      setTimeout(() => {
+        for (const record of this.#refusals.take()) this.#journal.append(record, null);
+        this.#upkeep.afterRecord(Date.now());
+        void this.#commit.durable();
+      }, TALLY_MS);
+    }
+
+    /** Everything that memory has and storage has not; inside the group's transaction. */
+    #save(): void {
+      this.#journal.save();
+      this.#upkeep.save();
+      const { holds, buckets } = this.#book.takeDirty();
+      for (const hold of holds.upsert) this.#sql.putHold(hold.requestId, JSON.stringify(hold));
+      for (const requestId of holds.remove) this.#sql.removeHold(requestId);
+      for (const { rule, bucketMs, count } of buckets.upsert) this.#sql.putBucket(rule, bucketMs, count);
+      for (const { rule, bucketMs } of buckets.remove) this.#sql.removeBucket(rule, bucketMs);
+    }
+
+    async #flushOutbox(): Promise<void> {
+      for (;;) {
+        const rows = this.#sql.outbox(100);
+        const last = rows.at(-1);
+        if (!last) return;
+        await this.#ports.copies.apply(
+          this.#address,
+          rows.map((row) => JSON.parse(row.body)),
+        );
+        this.#sql.removeOutbox(last.seq);
+      }
+    }
+
+    async #flushUsage(): Promise<void> {
+      await this.#commit.durable();
+      const unsynced = this.#journal.unsynced();
+      const usage = unsynced.map((hour) => hour.usage);
+      await this.#ports.ledger.write(this.#address, usage, this.#journal.takeLastUsed(), Date.now());
+      this.ctx.storage.transactionSync(() => {
+        for (const hour of unsynced) hour.markSynced();
+      });
+    }
+  };
+
+function restoreBook(sql: Statements): AdmissionBook<CallFacts> {
+  return AdmissionBook.restore<CallFacts>({
+    holds: sql.holds().map((row) => JSON.parse(row.body) as Hold<CallFacts>),
+    buckets: sql.buckets().map((row) => ({ rule: row.rule, bucketMs: row.bucket_ms, count: row.count })),
+  });
+}
+
+function ratesOf(policy: PolicySnapshot, { model, endUser }: AdmitRequest): RateRule[] {
+  const limits = modelLimits(policy, model);
+  const rates: RateRule[] = [
+    { key: `rpm/model/${model}`, name: "requests_per_minute", unit: "requests", limit: limits.requestsPerMinute },
+    { key: `tpm/model/${model}`, name: "tokens_per_minute", unit: "tokens", limit: limits.tokensPerMinute },
+  ];
+  if (endUser?.requestsPerMinute != null) {
+    const key = `rpm/end_user/${endUser.subject}`;
+    rates.push({ key, name: "end_user_requests_per_minute", unit: "requests", limit: endUser.requestsPerMinute });
+  }
+  return rates;
+}
+
+function admissionOf(
+  { region }: ObjectAddress,
+  policy: PolicySnapshot,
+  request: AdmitRequest,
+  rates: readonly RateRule[],
+  nowMs: number,
+): AdmissionRequest<CallFacts> {
+  const { requestId, promptTokens, outputTokens, outputLowerable, choices, serviceTier } = request;
+  const { kind, route, model, provider, providerModel, keyId, stream, endUser } = request;
+  const facts: CallFacts = {
+    ...{ requestId, kind, route, model, provider, providerModel, keyId, serviceTier, stream, region },
+    endUser: endUser?.subject ?? null,
+    policyVersion: policy.version,
+    queuedMs: 0,
+    reservedPromptTokens: promptTokens,
+    reservedOutputTokens: outputTokens * choices,
+  };
+  return {
+    ...{ facts, requestId, rates, promptTokens, outputTokens, choices, outputLowerable },
+    class: serviceTier,
+    inFlightLimit: policy.limits.inFlight,
+    queueLength: policy.limits.queueLength,
+    giveUpAtMs: nowMs + request.patienceMs,
+    holdMs: request.holdMs,
+  };
+}
+
+/** The facts as they were granted: a cap may have been lowered, and the wait is known by then. */
+function factsOf(hold: Hold<CallFacts>): CallFacts {
+  return {
+    ...hold.facts,
+    queuedMs: hold.grantedAtMs - hold.enqueuedAtMs,
+    reservedOutputTokens: hold.outputTokens * hold.choices,
+  };
+}

@@ -1,0 +1,116 @@
+import type { PolicySnapshot } from "../src/core/policy";
+import type { Account, Change, Key, TenantFacts, TenantProfile } from "./changes";
+import type { Copy, WrappedKey } from "./ports";
+import type { AccountRow, KeyRow, Statements } from "./tenant-gate.sql";
+
+/**
+ * What the gate is the authority for, in memory and in its own tables: policy, profile, accounts, keys, the wrapped
+ * data key, and the outbox of copies on their way to the databases.
+ */
+export class TenantStore {
+  readonly #sql: Statements;
+  readonly #accounts = new Map<string, Account>();
+  readonly #keys = new Map<string, Key>();
+  readonly #keyIdByHash = new Map<string, string>();
+  #policy: PolicySnapshot | null;
+  #profile: TenantProfile | null;
+  #dataKey: WrappedKey | null;
+
+  constructor(sql: Statements) {
+    this.#sql = sql;
+    for (const row of sql.accounts()) this.#remember(accountOf(row));
+    for (const row of sql.keys()) this.#rememberKey(keyOf(row));
+    this.#policy = parsed<PolicySnapshot>(sql.meta("policy"));
+    this.#profile = parsed<TenantProfile>(sql.meta("profile"));
+    this.#dataKey = parsed<WrappedKey>(sql.meta("data_key"));
+  }
+
+  get policy(): PolicySnapshot | null {
+    return this.#policy;
+  }
+  get facts(): TenantFacts {
+    return { policy: this.#policy, profile: this.#profile, accounts: this.#accounts, keys: this.#keys };
+  }
+  get dataKey(): WrappedKey {
+    if (!this.#dataKey) throw new TypeError("this tenant has no data key");
+    return this.#dataKey;
+  }
+  get hasDataKey(): boolean {
+    return this.#dataKey !== null;
+  }
+
+  /** A key that may be used now. */
+  liveKey(by: { readonly keyHash: string } | { readonly keyId: string }, nowMs: number): Key | undefined {
+    const id = "keyId" in by ? by.keyId : this.#keyIdByHash.get(by.keyHash);
+    const key = id === undefined ? undefined : this.#keys.get(id);
+    if (!key || key.deletedAtMs !== null) return undefined;
+    return key.expiresAtMs !== null && key.expiresAtMs <= nowMs ? undefined : key;
+  }
+
+  /** Writes a change, its copies and its audit event; the caller is inside one transaction. */
+  apply(change: Change, copies: readonly Copy[], dataKey: WrappedKey | null): void {
+    for (const account of change.accounts ?? []) {
+      this.#remember(account);
+      this.#sql.putAccount(rowOfAccount(account));
+    }
+    for (const key of change.keys ?? []) {
+      this.#rememberKey(key);
+      this.#sql.putKey(rowOfKey(key));
+    }
+    if (change.profile) this.#sql.putMeta("profile", JSON.stringify(change.profile));
+    this.#profile = change.profile ?? this.#profile;
+    if (change.policy) this.#sql.putMeta("policy", JSON.stringify(change.policy));
+    this.#policy = change.policy ?? this.#policy;
+    if (dataKey) this.#sql.putMeta("data_key", JSON.stringify(dataKey));
+    this.#dataKey = dataKey ?? this.#dataKey;
+    for (const copy of copies) this.#sql.putOutbox(JSON.stringify(copy));
+  }
+
+  #remember(account: Account): void {
+    this.#accounts.set(account.id, account);
+  }
+
+  #rememberKey(key: Key): void {
+    this.#keys.set(key.id, key);
+    this.#keyIdByHash.set(key.hash, key.id);
+  }
+}
+
+const parsed = <T>(text: string | undefined): T | null => (text === undefined ? null : (JSON.parse(text) as T));
+
+const accountOf = (row: AccountRow): Account => ({
+  id: row.id,
+  name: row.name,
+  role: row.role,
+  createdAtMs: row.created_at,
+  deletedAtMs: row.deleted_at,
+});
+const rowOfAccount = (account: Account): AccountRow => ({
+  id: account.id,
+  name: account.name,
+  role: account.role,
+  created_at: account.createdAtMs,
+  deleted_at: account.deletedAtMs,
+});
+const keyOf = (row: KeyRow): Key => ({
+  id: row.id,
+  hash: row.hash,
+  serviceAccountId: row.service_account_id,
+  name: row.name,
+  redactedValue: row.redacted_value,
+  scopes: JSON.parse(row.scopes) as string[],
+  expiresAtMs: row.expires_at,
+  createdAtMs: row.created_at,
+  deletedAtMs: row.deleted_at,
+});
+const rowOfKey = (key: Key): KeyRow => ({
+  id: key.id,
+  hash: key.hash,
+  service_account_id: key.serviceAccountId,
+  name: key.name,
+  redacted_value: key.redactedValue,
+  scopes: JSON.stringify(key.scopes),
+  expires_at: key.expiresAtMs,
+  created_at: key.createdAtMs,
+  deleted_at: key.deletedAtMs,
+});

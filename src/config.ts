@@ -1,0 +1,106 @@
+import { z } from "zod";
+import { ModelCatalogue } from "./inference/catalogue";
+import productionModels from "./inference/models.json";
+import type { AiBinding } from "./inference/providers";
+import type { Region } from "./tenancy/context";
+
+const has =
+  (...methods: string[]) =>
+  (value: unknown) =>
+    value !== null &&
+    (typeof value === "object" || typeof value === "function") &&
+    methods.every((method) => typeof (value as Record<string, unknown>)[method] === "function");
+
+const database = z.custom<D1Database>(has("prepare", "batch"), "needs a D1 binding");
+const bucket = z.custom<R2Bucket>(has("put", "get"), "needs an R2 binding");
+
+/** `1:<base64 of 32 bytes>,2:…`: the highest version wraps, all of them unwrap. */
+const WrappingKeys = z.string().transform((text, context) => {
+  const keys = new Map<number, Uint8Array>();
+  for (const entry of text.split(",")) {
+    const [version, encoded] = entry.trim().split(":");
+    const bytes = Uint8Array.from(atob(encoded ?? ""), (character) => character.charCodeAt(0));
+    if (!/^[1-9][0-9]{0,8}$/.test(version ?? "") || bytes.length !== 32) {
+      context.addIssue({ code: "custom", message: "needs the form 1:<base64 of 32 bytes>[,2:…]" });
+      return z.NEVER;
+    }
+    keys.set(Number(version), bytes);
+  }
+  return keys;
+});
+
+const Regions = z.string().transform((text, context): readonly Region[] => {
+  const parsed = z
+    .array(z.enum(["global", "eu", "us"]))
+    .min(1)
+    .safeParse(text.split(",").map((part) => part.trim()));
+  if (parsed.success && parsed.data.includes("global")) return parsed.data;
+  context.addIssue({ code: "custom", message: "needs a comma-separated list of global, eu, us with global in it" });
+  return z.NEVER;
+});
+
+const Env = z.object({
+  DB: database,
+  DB_EU: database.optional(),
+  DB_US: database.optional(),
+  DIRECTORY: database,
+  ARTIFACTS: bucket,
+  ARTIFACTS_EU: bucket.optional(),
+  ARTIFACTS_US: bucket.optional(),
+  TENANT_GATE: z.custom<DurableObjectNamespace>(has("getByName"), "needs a Durable Object binding"),
+  AI: z.custom<AiBinding>(has("run"), "needs the Workers AI binding").optional(),
+  /** JSON, as text or as an object; the repository's own catalogue without it. */
+  MODEL_CATALOGUE: z.unknown().optional(),
+  UPSTREAM_URL: z.url().optional(),
+  UPSTREAM_KEY: z.string().optional(),
+  /** To the first byte of an upstream's reply, and between two chunks of it. */
+  UPSTREAM_TIMEOUT_MS: z.coerce.number().int().min(100).max(600_000).default(120_000),
+  TOKEN_SECRET: z.string().min(32, "needs at least 32 characters"),
+  WRAPPING_KEYS: WrappingKeys,
+  REGIONS: Regions.default(["global"]),
+  /** Whether the runtime knows Durable Object jurisdictions; the local one does not. */
+  JURISDICTIONS: z.enum(["on", "off"]).default("off"),
+  BOOTSTRAP_ADMIN_KEY_HASH: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/, "needs a SHA-256 in hex")
+    .optional(),
+  /** A call that nobody settled within this time is booked at its worst case. */
+  REQUEST_DEADLINE_MS: z.coerce.number().int().min(1_000).max(3_600_000).default(600_000),
+  /** How long an isolate trusts what a gate said of a key and its policy. */
+  BINDING_MS: z.coerce.number().int().min(0).max(800).default(800),
+});
+
+export type Config = Omit<z.output<typeof Env>, "MODEL_CATALOGUE"> & { readonly catalogue: ModelCatalogue };
+
+const parsed = new WeakMap<object, Config>(); // once per isolate, not once per request
+
+/**
+ * The only reader of `env`.
+ * @throws TypeError when something is missing or wrong; names the variables, never their values
+ */
+export function configFrom(env: object): Config {
+  const known = parsed.get(env);
+  if (known) return known;
+  const result = Env.safeParse(env);
+  if (!result.success) {
+    const findings = result.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`);
+    throw new TypeError(`configuration: ${findings.join("; ")}`);
+  }
+  const { MODEL_CATALOGUE, ...rest } = result.data;
+  for (const region of rest.REGIONS) regionBindings(rest, region);
+  const document = typeof MODEL_CATALOGUE === "string" ? JSON.parse(MODEL_CATALOGUE) : MODEL_CATALOGUE;
+  const config = { ...rest, catalogue: ModelCatalogue.parse(document ?? productionModels) };
+  parsed.set(env, config);
+  return config;
+}
+
+/** The database and bucket that keep what belongs to tenants of `region`. */
+export function regionBindings(
+  config: Omit<Config, "catalogue">,
+  region: Region,
+): { readonly database: D1Database; readonly bucket: R2Bucket } {
+  const database = { global: config.DB, eu: config.DB_EU, us: config.DB_US }[region];
+  const bucket = { global: config.ARTIFACTS, eu: config.ARTIFACTS_EU, us: config.ARTIFACTS_US }[region];
+  if (!database || !bucket) throw new TypeError(`configuration: region ${region} has no database or bucket of its own`);
+  return { database, bucket };
+}

@@ -1,0 +1,86 @@
+import { and, asc, eq, gte, lt, type SQL, sql } from "drizzle-orm";
+import type { Ledger } from "../../durable-objects/ports";
+import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
+import { type ObjectAddress, objectName } from "../core/object-name";
+import { lastUsedUpdates } from "./copies";
+import { usageRollup } from "./schema";
+import type { TenantData } from "./tenant-data";
+
+/** Statements of one D1 batch; its documented bound on queries of an invocation is 1,000. */
+const BATCH_SIZE = 100;
+
+/** Writes a gate's hourly usage into the operator's ledger, and the last use of its keys into the tenant's rows. */
+export function ledger(stores: {
+  readonly data: (tenant: ObjectAddress) => TenantData;
+  readonly platformData: () => TenantData;
+}): Ledger {
+  return {
+    async write(tenant, usage, lastUsedMs, nowMs) {
+      const platform = stores.platformData();
+      const rows = usage.map((hour) => {
+        const { requests, inputTokens, cachedTokens, outputTokens, priceMicrodollars, costMicrodollars } = hour;
+        const key = [
+          usageRollup.hourMs,
+          usageRollup.projectId,
+          usageRollup.gate,
+          usageRollup.kind,
+          usageRollup.model,
+          usageRollup.keyId,
+          usageRollup.serviceTier,
+          usageRollup.batch,
+        ];
+        return platform.upsert(usageRollup, key, {
+          projectId: tenant.tenantId,
+          gate: objectName(tenant),
+          hourMs: hour.hourMs,
+          kind: hour.kind,
+          model: hour.model,
+          keyId: hour.keyId,
+          serviceTier: hour.serviceTier,
+          batch: hour.batch,
+          requests,
+          inputTokens,
+          cachedTokens,
+          outputTokens,
+          priceMicrodollars,
+          costMicrodollars,
+          minutes: hour.minutes as Record<string, [number, number, number, number]>,
+          createdAtMs: nowMs,
+          updatedAtMs: nowMs,
+        });
+      });
+      for (let from = 0; from < rows.length; from += BATCH_SIZE) {
+        await platform.batch(rows.slice(from, from + BATCH_SIZE));
+      }
+      const own = stores.data(tenant);
+      await own.batch(lastUsedUpdates(own, lastUsedMs));
+    },
+  };
+}
+
+export interface RollupFilter {
+  readonly kind: HourlyUsage["kind"];
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly projectIds: readonly string[] | null;
+}
+export type ProjectUsage = HourlyUsage & { readonly projectId: string; readonly gate: string };
+
+/** Rows of one read; a longer answer is refused by its caller rather than cut. */
+export const ROLLUP_READ_LIMIT = 50_000;
+
+/** The operator's ledger between two times, hours ascending. */
+export async function readRollups(platform: TenantData, filter: RollupFilter): Promise<ProjectUsage[]> {
+  const hours = and(gte(usageRollup.hourMs, filter.fromMs), lt(usageRollup.hourMs, filter.toMs));
+  // One JSON parameter: the statement's text stays the same for any number of projects.
+  const ids = JSON.stringify(filter.projectIds);
+  const projects: SQL | undefined = filter.projectIds
+    ? sql`${usageRollup.projectId} in (select value from json_each(${ids}))`
+    : undefined;
+  const rows = await platform.list(usageRollup, {
+    where: and(hours, eq(usageRollup.kind, filter.kind), projects),
+    orderBy: [asc(usageRollup.hourMs)],
+    limit: ROLLUP_READ_LIMIT,
+  });
+  return rows.map((row) => ({ ...row, kind: filter.kind }));
+}

@@ -1,0 +1,41 @@
+import { and, asc, desc, eq, gt, lt, or, type SQL } from "drizzle-orm";
+import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
+import type { TenantData, TenantTable } from "./tenant-data";
+
+type ListedTable = TenantTable & { id: SQLiteColumn; createdAtMs: SQLiteColumn };
+
+export interface PageRequest {
+  readonly limit: number;
+  /** Id of the last row of the page before. */
+  readonly after: string | undefined;
+  readonly order?: "asc" | "desc";
+}
+export interface Page<T> {
+  readonly rows: readonly T[];
+  readonly hasMore: boolean;
+}
+
+/**
+ * A page in order of creation. The index (tenant, creation, id) serves it whole, so it costs what it returns.
+ * @returns undefined when `after` names no row of this tenant
+ */
+export async function readPage<T extends ListedTable>(
+  data: TenantData,
+  table: T,
+  { limit, after, order = "asc" }: PageRequest,
+  where?: SQL,
+): Promise<Page<T["$inferSelect"]> | undefined> {
+  const beyond = order === "asc" ? gt : lt;
+  const direction = order === "asc" ? asc : desc;
+  let from: SQL | undefined;
+  if (after !== undefined) {
+    // A page may end on a row that is deleted before the next page is asked for.
+    const last = (await data.withDeleted().first(table, eq(table.id, after))) as { createdAtMs: number } | undefined;
+    if (!last) return undefined;
+    const sameTime = and(eq(table.createdAtMs, last.createdAtMs), beyond(table.id, after));
+    from = or(beyond(table.createdAtMs, last.createdAtMs), sameTime);
+  }
+  const orderBy = [direction(table.createdAtMs), direction(table.id)];
+  const rows = await data.list(table, { where: and(where, from), orderBy, limit: limit + 1 });
+  return { rows: rows.slice(0, limit), hasMore: rows.length > limit };
+}

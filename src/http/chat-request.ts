@@ -1,0 +1,222 @@
+import { z } from "zod";
+import { ApiError } from "../errors";
+import type { ChatMessage } from "../inference/provider";
+import type { ChatRequest } from "../pipeline/model-request";
+import { parse } from "./parse";
+
+/** Bounds of a chat request; the body's size bounds the rest. */
+const MAX_MESSAGES = 4_096;
+const MAX_CHOICES = 16;
+const MAX_TOOLS = 128;
+
+const Text = z.strictObject({
+  type: z.literal("text"),
+  text: z.string(),
+  prompt_cache_breakpoint: z.unknown().optional(),
+});
+const Image = z.strictObject({
+  type: z.literal("image_url"),
+  image_url: z.strictObject({ url: z.string(), detail: z.enum(["auto", "low", "high"]).optional() }),
+  prompt_cache_breakpoint: z.unknown().optional(),
+});
+const Refusal = z.strictObject({ type: z.literal("refusal"), refusal: z.string() });
+const TextContent = z.union([z.string(), z.array(Text).min(1)]);
+const Name = z
+  .string()
+  .min(1)
+  .max(64)
+  .regex(/^[^\s<|\\/>]+$/, "letters, digits, dash and underscore are accepted");
+
+const FunctionName = z
+  .string()
+  .regex(/^[a-zA-Z0-9_-]{1,64}$/, "1 to 64 letters, digits, dashes and underscores are accepted");
+const ToolCall = z.strictObject({
+  id: z.string(),
+  type: z.literal("function"),
+  function: z.strictObject({ name: FunctionName, arguments: z.string() }),
+});
+const Message = z.discriminatedUnion("role", [
+  z.strictObject({ role: z.literal("system"), content: TextContent, name: Name.optional() }),
+  z.strictObject({ role: z.literal("developer"), content: TextContent, name: Name.optional() }),
+  z.strictObject({
+    role: z.literal("user"),
+    content: z.union([z.string(), z.array(z.discriminatedUnion("type", [Text, Image])).min(1)]),
+    name: Name.optional(),
+  }),
+  z.strictObject({
+    role: z.literal("assistant"),
+    content: z.union([z.string(), z.array(z.discriminatedUnion("type", [Text, Refusal])).min(1)]).nullish(),
+    refusal: z.string().nullish(),
+    name: Name.optional(),
+    tool_calls: z.array(ToolCall).max(MAX_TOOLS).optional(),
+    audio: z.null().optional(),
+    function_call: z.null().optional(),
+    annotations: z.array(z.unknown()).optional(),
+  }),
+  z.strictObject({ role: z.literal("tool"), content: TextContent, tool_call_id: z.string() }),
+]);
+
+const Schema = z.record(z.string(), z.unknown());
+const FunctionTool = z.strictObject({
+  type: z.literal("function"),
+  function: z.strictObject({
+    name: FunctionName,
+    description: z.string().optional(),
+    parameters: Schema.optional(),
+    strict: z.boolean().nullish(),
+  }),
+});
+const ToolChoice = z.union([
+  z.enum(["none", "auto", "required"]),
+  z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: z.string() }) }),
+]);
+const ResponseFormat = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("text") }),
+  z.strictObject({ type: z.literal("json_object") }),
+  z.strictObject({
+    type: z.literal("json_schema"),
+    json_schema: z.strictObject({
+      name: FunctionName,
+      description: z.string().optional(),
+      schema: Schema.optional(),
+      strict: z.boolean().nullish(),
+    }),
+  }),
+]);
+
+const penalty = z.number().min(-2).max(2).nullish();
+const cap = z.int().min(1).max(1_000_000).nullish();
+/** Known to the contract and refused by name; the value does not matter, so it is not looked at. */
+const refused = z.unknown().optional();
+
+const ChatBody = z.strictObject({
+  model: z.string().min(1).max(256),
+  messages: z.array(Message).min(1).max(MAX_MESSAGES),
+  frequency_penalty: penalty,
+  presence_penalty: penalty,
+  logit_bias: z.record(z.string().regex(/^\d+$/), z.number().min(-100).max(100)).nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: z.int().min(0).max(20).nullish(),
+  max_completion_tokens: cap,
+  max_tokens: cap,
+  n: z.int().min(1).max(MAX_CHOICES).nullish(),
+  response_format: ResponseFormat.optional(),
+  seed: z.int().nullish(),
+  service_tier: z.enum(["auto", "default", "flex", "priority"]).nullish(),
+  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(4)]).nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: z
+    .strictObject({ include_usage: z.boolean().optional(), include_obfuscation: z.boolean().optional() })
+    .nullish(),
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  tools: z.array(FunctionTool).max(MAX_TOOLS).optional(),
+  tool_choice: ToolChoice.optional(),
+  parallel_tool_calls: z.boolean().optional(),
+  reasoning_effort: z.enum(["none", "minimal", "low", "medium", "high", "xhigh"]).nullish(),
+  // Documented extras of many open models.
+  top_k: z.int().min(1).max(10_000).nullish(),
+  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  // Accepted and without effect on the reply: labels, and hints of caching.
+  metadata: z.record(z.string().max(64), z.string().max(512)).nullish(),
+  user: z.string().max(512).optional(),
+  safety_identifier: z.string().max(64).nullish(),
+  prompt_cache_key: z.string().max(512).nullish(),
+  prompt_cache_retention: z.enum(["in_memory", "24h"]).nullish(),
+  modalities: z.array(z.enum(["text", "audio"])).nullish(),
+  store: z.boolean().nullish(),
+  verbosity: z.enum(["low", "medium", "high"]).nullish(),
+  audio: refused,
+  function_call: refused,
+  functions: refused,
+  moderation: refused,
+  prediction: refused,
+  prompt_cache_options: refused,
+  web_search_options: refused,
+});
+type ChatBody = z.output<typeof ChatBody>;
+
+/** A validated chat request, and what only its reply needs. */
+export interface ParsedChat {
+  readonly request: ChatRequest;
+  readonly includeUsage: boolean;
+}
+
+/** @throws ApiError that names the parameter */
+export function parseChat(body: unknown): ParsedChat {
+  const asked = parse(ChatBody, body);
+  refuseUnsupported(asked);
+  const { stop, stream, n } = asked;
+  const optional = {
+    maxOutputTokens: asked.max_completion_tokens ?? asked.max_tokens,
+    temperature: asked.temperature,
+    topP: asked.top_p,
+    topK: asked.top_k,
+    seed: asked.seed,
+    stop: typeof stop === "string" ? [stop] : stop,
+    frequencyPenalty: asked.frequency_penalty,
+    presencePenalty: asked.presence_penalty,
+    repetitionPenalty: asked.repetition_penalty,
+    logitBias: asked.logit_bias,
+    logprobs: asked.logprobs,
+    topLogprobs: asked.top_logprobs,
+    reasoningEffort: asked.reasoning_effort,
+    responseFormat: asked.response_format,
+    tools: asked.tools,
+    toolChoice: asked.tool_choice,
+    parallelToolCalls: asked.parallel_tool_calls,
+  };
+  const given = Object.fromEntries(
+    Object.entries(optional).filter(([, value]) => value !== undefined && value !== null),
+  );
+  const request: ChatRequest = {
+    kind: "completions",
+    model: asked.model,
+    messages: asked.messages.map(messageOf),
+    choices: n ?? 1,
+    stream: stream ?? false,
+    serviceTier: asked.service_tier === "flex" || asked.service_tier === "priority" ? asked.service_tier : "default",
+    ...(given as Partial<ChatRequest>),
+  };
+  return { request, includeUsage: asked.stream_options?.include_usage ?? false };
+}
+
+function refuseUnsupported(body: ChatBody): void {
+  const unsupported = (param: string, reason: string) =>
+    new ApiError("unsupported_parameter", `'${param}' is not supported: ${reason}.`, { param });
+  if (body.modalities?.includes("audio") || body.audio != null)
+    throw unsupported("audio", "this platform answers in text");
+  if (body.functions != null) throw unsupported("functions", "it is deprecated; use 'tools'");
+  if (body.function_call != null) throw unsupported("function_call", "it is deprecated; use 'tool_choice'");
+  if (body.store) throw unsupported("store", "completions are not stored on this platform");
+  if (body.verbosity != null && body.verbosity !== "medium") throw unsupported("verbosity", "no model here takes it");
+  for (const param of ["moderation", "prediction", "prompt_cache_options", "web_search_options"] as const) {
+    if (body[param] != null) throw unsupported(param, "this platform does not offer it");
+  }
+  if (body.top_logprobs != null && !body.logprobs) {
+    throw new ApiError("invalid_value", "'top_logprobs' needs 'logprobs' to be true.", { param: "top_logprobs" });
+  }
+  if (body.stream_options != null && !body.stream) {
+    throw new ApiError("invalid_value", "'stream_options' needs 'stream' to be true.", { param: "stream_options" });
+  }
+  if (body.tool_choice !== undefined && body.tool_choice !== "none" && !body.tools?.length) {
+    throw new ApiError("invalid_value", "'tool_choice' needs 'tools'.", { param: "tool_choice" });
+  }
+  body.messages.forEach((message, index) => {
+    if (message.role === "assistant" && message.content == null && !message.tool_calls?.length) {
+      const param = `messages[${index}].content`;
+      throw new ApiError("missing_required_parameter", `Missing required parameter: '${param}'.`, { param });
+    }
+  });
+}
+
+type Message = ChatBody["messages"][number];
+
+function messageOf(message: Message): ChatMessage {
+  const { role } = message;
+  const content = message.content ?? null;
+  const name = "name" in message && message.name !== undefined ? { name: message.name } : {};
+  if (role === "tool") return { role, content: message.content, tool_call_id: message.tool_call_id };
+  const calls = role === "assistant" && message.tool_calls ? { tool_calls: message.tool_calls } : {};
+  return { role, content: content as ChatMessage["content"], ...name, ...calls };
+}

@@ -1,0 +1,17 @@
+import type { Context } from "hono";
+import type { PolicySnapshot } from "../core/policy";
+import type { Services } from "../services";
+import type { TenantContext } from "../tenancy/context";
+import type { Route } from "./route";
+
+/** What a handler can reach: its tenant, and services that ask for one. No binding. */
+export interface Variables {
+  readonly requestId: string;
+  readonly route: Route;
+  readonly services: Services;
+  /** Set on every route whose scope is not public. */
+  readonly tenant: TenantContext;
+  readonly policy: PolicySnapshot;
+}
+export type AppContext = Context<{ Variables: Variables }>;
+export type Handler = (c: AppContext) => Response | Promise<Response>;

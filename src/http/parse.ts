@@ -1,0 +1,76 @@
+import type { z } from "zod";
+import { ApiError } from "../errors";
+
+/**
+ * Parses a caller's input and names what is wrong with it, in the contract's spelling.
+ * @throws ApiError `unknown_parameter`, `missing_required_parameter` or `invalid_value`, with `param`
+ */
+export function parse<T extends z.ZodType>(schema: T, input: unknown): z.output<T> {
+  const result = schema.safeParse(input, { reportInput: true });
+  if (result.success) return result.data;
+  throw errorOf(deepest(result.error.issues));
+}
+
+/** Query parameters; `name[]` and repeated names are lists, as the official clients write them. */
+export function parseQuery<T extends z.ZodObject>(schema: T, url: string): z.output<T> {
+  const values: Record<string, unknown> = {};
+  for (const [written, value] of new URL(url).searchParams) {
+    const name = written.replace(/\[\]$/, "");
+    const isList = written.endsWith("[]") || isListSchema(schema, name);
+    const known = values[name];
+    if (isList) values[name] = [...(Array.isArray(known) ? known : []), value];
+    else if (known !== undefined)
+      throw new ApiError("invalid_value", `Parameter "${name}" was sent twice.`, { param: name });
+    else values[name] = value;
+  }
+  return parse(schema, values);
+}
+
+function isListSchema(schema: z.ZodObject, name: string): boolean {
+  let field: z.core.$ZodType | undefined = schema.shape[name];
+  while (
+    field?._zod.def.type === "optional" ||
+    field?._zod.def.type === "default" ||
+    field?._zod.def.type === "nullable"
+  ) {
+    field = (field._zod.def as unknown as { innerType: z.core.$ZodType }).innerType;
+  }
+  return field?._zod.def.type === "array";
+}
+
+type Issue = z.core.$ZodIssue;
+
+/** Of a union's branches the one that got furthest says best what is wrong. */
+function deepest(issues: readonly Issue[]): Issue {
+  const issue = issues[0];
+  if (!issue) throw new TypeError("a failed parse without an issue");
+  if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue;
+  const branches = issue.errors.filter((branch) => branch.length > 0).map((branch) => deepest(branch));
+  const furthest = branches.reduce(
+    (best, next) => (next.path.length > best.path.length ? next : best),
+    branches[0] ?? issue,
+  );
+  return furthest.path.length > 0 ? { ...furthest, path: [...issue.path, ...furthest.path] } : { ...issue, errors: [] };
+}
+
+function errorOf(issue: Issue): ApiError {
+  const at = nameOf(issue.path);
+  if (issue.code === "unrecognized_keys") {
+    const param = nameOf([...issue.path, issue.keys[0] ?? ""]);
+    return new ApiError("unknown_parameter", `Unknown parameter: '${param}'.`, { param });
+  }
+  if (issue.code === "invalid_type" && issue.input === undefined) {
+    return new ApiError("missing_required_parameter", `Missing required parameter: '${at}'.`, { param: at });
+  }
+  const where = at === "" ? "the request body" : `'${at}'`;
+  return new ApiError("invalid_value", `Invalid value for ${where}: ${issue.message}.`, at === "" ? {} : { param: at });
+}
+
+/** `messages[0].content`. */
+function nameOf(path: readonly PropertyKey[]): string {
+  return path.reduce<string>(
+    (name, step) =>
+      typeof step === "number" ? `${name}[${step}]` : name === "" ? String(step) : `${name}.${String(step)}`,
+    "",
+  );
+}

@@ -1,0 +1,14 @@
+import type { Stage } from "../pipeline/stages";
+import type { Scope } from "../tenancy/context";
+import type { Handler } from "./handler";
+
+export interface Route {
+  readonly method: "GET" | "POST" | "DELETE";
+  /** Hono's pattern; `:name` is a parameter. */
+  readonly path: string;
+  /** Who may call it; a route without one answers 500. */
+  readonly scope: Scope | "public" | undefined;
+  /** The stages a request passes, in their order. */
+  readonly stages: readonly Stage[];
+  readonly handler: Handler;
+}

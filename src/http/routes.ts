@@ -1,0 +1,83 @@
+import { CONTROL_STAGES, INFERENCE_STAGES } from "../pipeline/stages";
+import { getAdminApiKey, getAdminApiKeys, postAdminApiKey, removeAdminApiKey } from "./admin-api-keys";
+import { getProjectApiKey, getProjectApiKeys, removeProjectApiKey } from "./api-keys";
+import { getAuditLogs } from "./audit-logs";
+import { createChatCompletion } from "./chat-completions";
+import { getDecisions } from "./decisions";
+import { createEmbedding } from "./embeddings";
+import { postEndUserToken } from "./end-user-tokens";
+import type { Handler } from "./handler";
+import { getHealth } from "./health";
+import { getModel, listModels } from "./models";
+import { getProject, getProjects, postArchiveProject, postModifyProject, postProject } from "./projects";
+import { getRateLimits, postRateLimit } from "./rate-limits";
+import type { Route } from "./route";
+import {
+  getServiceAccount,
+  getServiceAccounts,
+  postModifyServiceAccount,
+  postServiceAccount,
+  postServiceAccountKey,
+  removeServiceAccount,
+} from "./service-accounts";
+import { getCompletionsUsage, getEmbeddingsUsage } from "./usage";
+
+const control = (
+  scope: "account" | "admin" | "data",
+  method: Route["method"],
+  path: string,
+  handler: Handler,
+): Route => ({
+  method,
+  path,
+  scope,
+  stages: CONTROL_STAGES,
+  handler,
+});
+const inference = (path: string, handler: Handler): Route => ({
+  method: "POST",
+  path,
+  scope: "data",
+  stages: INFERENCE_STAGES,
+  handler,
+});
+
+const PROJECT = "/v1/organization/projects/:project_id";
+const ACCOUNT = `${PROJECT}/service_accounts/:service_account_id`;
+
+/** Every route there is: who may call it and what it passes. The one list that the application and its tests walk. */
+export const ROUTES: readonly Route[] = [
+  { method: "GET", path: "/health", scope: "public", stages: [], handler: getHealth },
+
+  inference("/v1/chat/completions", createChatCompletion),
+  inference("/v1/embeddings", createEmbedding),
+  control("data", "GET", "/v1/models", listModels),
+  control("data", "GET", "/v1/models/:model{.+}", getModel),
+
+  control("account", "POST", "/v1/tenantry/end_user_tokens", postEndUserToken),
+  control("account", "GET", "/v1/tenantry/decisions", getDecisions),
+
+  control("admin", "POST", "/v1/organization/projects", postProject),
+  control("admin", "GET", "/v1/organization/projects", getProjects),
+  control("admin", "GET", PROJECT, getProject),
+  control("admin", "POST", PROJECT, postModifyProject),
+  control("admin", "POST", `${PROJECT}/archive`, postArchiveProject),
+  control("admin", "POST", `${PROJECT}/service_accounts`, postServiceAccount),
+  control("admin", "GET", `${PROJECT}/service_accounts`, getServiceAccounts),
+  control("admin", "GET", ACCOUNT, getServiceAccount),
+  control("admin", "POST", ACCOUNT, postModifyServiceAccount),
+  control("admin", "DELETE", ACCOUNT, removeServiceAccount),
+  control("admin", "POST", `${ACCOUNT}/api_keys`, postServiceAccountKey),
+  control("admin", "GET", `${PROJECT}/api_keys`, getProjectApiKeys),
+  control("admin", "GET", `${PROJECT}/api_keys/:api_key_id`, getProjectApiKey),
+  control("admin", "DELETE", `${PROJECT}/api_keys/:api_key_id`, removeProjectApiKey),
+  control("admin", "GET", `${PROJECT}/rate_limits`, getRateLimits),
+  control("admin", "POST", `${PROJECT}/rate_limits/:rate_limit_id`, postRateLimit),
+  control("admin", "GET", "/v1/organization/admin_api_keys", getAdminApiKeys),
+  control("admin", "POST", "/v1/organization/admin_api_keys", postAdminApiKey),
+  control("admin", "GET", "/v1/organization/admin_api_keys/:key_id", getAdminApiKey),
+  control("admin", "DELETE", "/v1/organization/admin_api_keys/:key_id", removeAdminApiKey),
+  control("admin", "GET", "/v1/organization/audit_logs", getAuditLogs),
+  control("admin", "GET", "/v1/organization/usage/completions", getCompletionsUsage),
+  control("admin", "GET", "/v1/organization/usage/embeddings", getEmbeddingsUsage),
+];

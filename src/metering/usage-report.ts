@@ -1,0 +1,120 @@
+import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
+import { type ProjectUsage, readRollups } from "../data/ledger";
+import type { TenantData } from "../data/tenant-data";
+
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+export const BUCKET_MS = { "1m": MINUTE_MS, "1h": HOUR_MS, "1d": 24 * HOUR_MS } as const;
+export type BucketWidth = keyof typeof BUCKET_MS;
+
+export type Dimension = "project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier";
+
+export interface UsageQuery {
+  readonly kind: HourlyUsage["kind"];
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly width: BucketWidth;
+  readonly projectIds: readonly string[] | null;
+  readonly apiKeyIds: readonly string[] | null;
+  readonly models: readonly string[] | null;
+  readonly batch: boolean | null;
+  readonly groupBy: readonly Dimension[];
+}
+
+export interface UsageResult {
+  /** Values of the dimensions asked for; null for the others. */
+  readonly dimensions: Readonly<Record<Dimension, string | boolean | null>>;
+  requests: number;
+  inputTokens: number;
+  cachedTokens: number;
+  outputTokens: number;
+}
+export interface UsageBucket {
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly results: readonly UsageResult[];
+}
+
+/**
+ * Usage in buckets of UTC time. The ledger is at most 60 s behind; where one project is asked for, `tail` brings
+ * that project's gate's own hours, which replace what the ledger has of them.
+ */
+export async function usageReport(
+  platform: TenantData,
+  query: UsageQuery,
+  tail: { readonly projectId: string; readonly gate: string; readonly usage: readonly HourlyUsage[] } | null,
+): Promise<UsageBucket[]> {
+  const width = BUCKET_MS[query.width];
+  const fromMs = query.fromMs - (query.fromMs % width);
+  const hours = new Map<string, ProjectUsage>();
+  const hourFromMs = fromMs - (fromMs % HOUR_MS);
+  for (const row of await readRollups(platform, { ...query, fromMs: hourFromMs })) hours.set(nameOf(row), row);
+  for (const usage of tail?.usage ?? []) {
+    if (!tail || usage.kind !== query.kind || usage.hourMs < hourFromMs || usage.hourMs >= query.toMs) continue;
+    const row = { ...usage, projectId: tail.projectId, gate: tail.gate };
+    hours.set(nameOf(row), row);
+  }
+  const matching = [...hours.values()].filter((row) => matches(row, query));
+  const buckets: UsageBucket[] = [];
+  for (let at = fromMs; at < query.toMs; at += width) {
+    const parts = matching.flatMap((row) => partOf(row, at, width));
+    buckets.push({ fromMs: at, toMs: at + width, results: grouped(parts, query.groupBy) });
+  }
+  return buckets;
+}
+
+const nameOf = ({ gate, hourMs, kind, model, keyId, serviceTier, batch }: ProjectUsage) =>
+  JSON.stringify([gate, hourMs, kind, model, keyId, serviceTier, batch]);
+
+function matches(row: ProjectUsage, { apiKeyIds, models, batch }: UsageQuery): boolean {
+  return (
+    (apiKeyIds === null || apiKeyIds.includes(row.keyId)) &&
+    (models === null || models.includes(row.model)) &&
+    (batch === null || batch === row.batch)
+  );
+}
+
+type Part = Pick<UsageResult, "requests" | "inputTokens" | "cachedTokens" | "outputTokens"> & {
+  readonly row: ProjectUsage;
+};
+
+/** What of an hour falls into a bucket: all of it, or one of its minutes. */
+function partOf(row: ProjectUsage, bucketMs: number, width: number): Part[] {
+  if (width >= HOUR_MS) {
+    const { requests, inputTokens, cachedTokens, outputTokens } = row;
+    const inside = row.hourMs >= bucketMs && row.hourMs < bucketMs + width;
+    return inside ? [{ row, requests, inputTokens, cachedTokens, outputTokens }] : [];
+  }
+  if (bucketMs - (bucketMs % HOUR_MS) !== row.hourMs) return [];
+  const counts = row.minutes[String((bucketMs - row.hourMs) / MINUTE_MS)];
+  if (!counts) return [];
+  const [requests, inputTokens, cachedTokens, outputTokens] = counts;
+  return [{ row, requests, inputTokens, cachedTokens, outputTokens }];
+}
+
+function grouped(parts: readonly Part[], groupBy: readonly Dimension[]): UsageResult[] {
+  const groups = new Map<string, UsageResult>();
+  for (const part of parts) {
+    const dimensions = dimensionsOf(part.row, groupBy);
+    const name = JSON.stringify(dimensions);
+    const group = groups.get(name) ?? { dimensions, requests: 0, inputTokens: 0, cachedTokens: 0, outputTokens: 0 };
+    group.requests += part.requests;
+    group.inputTokens += part.inputTokens;
+    group.cachedTokens += part.cachedTokens;
+    group.outputTokens += part.outputTokens;
+    groups.set(name, group);
+  }
+  return [...groups.values()];
+}
+
+function dimensionsOf(row: ProjectUsage, groupBy: readonly Dimension[]): UsageResult["dimensions"] {
+  const by = <T>(dimension: Dimension, value: T) => (groupBy.includes(dimension) ? value : null);
+  return {
+    project_id: by("project_id", row.projectId),
+    user_id: null, // keys belong to service accounts here, never to users
+    api_key_id: by("api_key_id", row.keyId),
+    model: by("model", row.model),
+    batch: by("batch", row.batch),
+    service_tier: by("service_tier", row.serviceTier),
+  };
+}

@@ -1,0 +1,59 @@
+import type { CallUsage, ModelCall, Output } from "./model-call";
+import type { ModelRequest } from "./model-request";
+
+/** English text has about four bytes a token; used only where a provider reports nothing. */
+const BYTES_PER_TOKEN = 4;
+
+/**
+ * Counts at the tap, between the model and the caller, and cuts a model that ignores its cap. The provider's own
+ * usage counts where it reports any; otherwise each text delta is one token, and the prompt is estimated below its
+ * bound, so that a guess is never billed to the tenant's disadvantage.
+ */
+export async function meter(call: ModelCall): Promise<void> {
+  call.output = tap(call, call.output);
+}
+
+async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenerator<Output> {
+  const promptEstimate = Math.ceil(promptBytes(call.request) / BYTES_PER_TOKEN);
+  const cap = call.reservation.outputTokens;
+  const counted = new Map<number, number>(); // choice → tokens
+  const cut = new Set<number>();
+  const estimate = (): CallUsage => ({
+    promptTokens: promptEstimate,
+    cachedTokens: 0,
+    completionTokens: [...counted.values()].reduce((sum, tokens) => sum + tokens, 0),
+    estimated: true,
+  });
+  for await (const delta of output) {
+    call.firstTokenMs ??= Date.now() - call.startedAtMs;
+    if (delta.type === "usage") {
+      const { promptTokens, cachedTokens, completionTokens } = delta;
+      call.usage = { promptTokens, cachedTokens, completionTokens, estimated: false };
+    } else if (delta.type === "text" || delta.type === "tool_call") {
+      if (cut.has(delta.choice)) continue;
+      const tokens = (counted.get(delta.choice) ?? 0) + 1;
+      if (tokens > cap) {
+        cut.add(delta.choice);
+        yield { type: "finish", choice: delta.choice, reason: "length" };
+        if (cut.size === choicesOf(call.request)) return call.stop("cap");
+        continue;
+      }
+      counted.set(delta.choice, tokens);
+      call.usage = estimate();
+    } else if (delta.type === "vectors") {
+      call.usage = estimate();
+    } else if (cut.has(delta.choice)) continue;
+    yield delta;
+  }
+}
+
+const choicesOf = (request: ModelRequest) => (request.kind === "completions" ? request.choices : 1);
+
+const encoder = new TextEncoder();
+function promptBytes(request: ModelRequest): number {
+  const texts = request.kind === "embeddings" ? request.inputs : request.messages.map((message) => message.content);
+  return texts.reduce<number>(
+    (sum, text) => sum + encoder.encode(typeof text === "string" ? text : JSON.stringify(text)).byteLength,
+    0,
+  );
+}

@@ -1,0 +1,98 @@
+import type { AdmitReply, RateState, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
+import type { Model, ModelCatalogue } from "../inference/catalogue";
+import type { ChatDelta, Provider } from "../inference/provider";
+import type { Authenticated } from "../tenancy/authenticate";
+import type { TenantContext } from "../tenancy/context";
+import type { ModelRequest } from "./model-request";
+
+/** What the pipeline needs of the platform; every tenant-bound part asks for a context. */
+export interface PipelinePorts {
+  readonly catalogue: ModelCatalogue;
+  readonly gate: (context: TenantContext) => TenantGateRpc;
+  readonly providerOf: (model: Model) => Provider;
+  readonly requestDeadlineMs: number;
+}
+
+/** What comes out of a model, token by token or at once. */
+export type Output = ChatDelta | { readonly type: "vectors"; readonly vectors: readonly (readonly number[])[] };
+
+/** The usage that a caller is told, and that is billed: the same numbers. */
+export interface CallUsage {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  /** True where the provider did not say and the tap's count stands in. */
+  readonly estimated: boolean;
+}
+
+export type Reservation = Extract<AdmitReply, { admitted: true }>;
+
+/**
+ * One request on its way through the stages. Each stage reads what earlier ones left and adds its own; asking for
+ * something that no stage has left yet is a mistake in the route table, so it throws.
+ */
+export class ModelCall {
+  #model: Model | undefined;
+  #reservation: Reservation | undefined;
+  #output: AsyncIterable<Output> | undefined;
+  readonly #abort = new AbortController();
+  /** Why the model was told to stop. */
+  stoppedBy: "client" | "deadline" | "cap" | undefined;
+  /** Settles when the call is settled, whatever way it ends; the request's `waitUntil` holds on to it. */
+  readonly finished = Promise.withResolvers<void>();
+  usage: CallUsage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0, estimated: true };
+  firstTokenMs: number | null = null;
+  /** Of the decision record, once settled. */
+  receipt: string | null = null;
+
+  constructor(
+    readonly id: string,
+    readonly route: string,
+    readonly caller: Authenticated,
+    readonly request: ModelRequest,
+    readonly ports: PipelinePorts,
+    /** How long the caller is willing to wait for a slot. */
+    readonly patienceMs: number,
+    readonly startedAtMs: number,
+  ) {}
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+  /** Stops the model; the first reason counts. */
+  stop(by: "client" | "deadline" | "cap"): void {
+    this.stoppedBy ??= by;
+    this.#abort.abort();
+  }
+
+  get model(): Model {
+    return left(this.#model, "resolve_model");
+  }
+  set model(model: Model) {
+    this.#model = model;
+  }
+  get reservation(): Reservation {
+    return left(this.#reservation, "reserve");
+  }
+  set reservation(reservation: Reservation) {
+    this.#reservation = reservation;
+  }
+  get isReserved(): boolean {
+    return this.#reservation !== undefined;
+  }
+  /** Ends only after the call is settled. */
+  get output(): AsyncIterable<Output> {
+    return left(this.#output, "run");
+  }
+  set output(output: AsyncIterable<Output>) {
+    this.#output = output;
+  }
+  get rates(): readonly RateState[] {
+    return this.#reservation?.rates ?? [];
+  }
+}
+
+function left<T>(value: T | undefined, stage: string): T {
+  if (value === undefined) throw new TypeError(`stage ${stage} has not run; check the route's stages`);
+  return value;
+}

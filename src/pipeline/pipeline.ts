@@ -1,0 +1,44 @@
+import { meter } from "./meter";
+import type { ModelCall } from "./model-call";
+import { reserve } from "./reserve";
+import { checkResidency } from "./residency";
+import { resolveModel } from "./resolve-model";
+import { runProvider } from "./run-provider";
+import { release, settle } from "./settle";
+import type { Stage } from "./stages";
+
+/** Stages that the door and the routes do themselves, before a model call exists. */
+type DoorStage = "authenticate" | "bind" | "validate";
+/** Stages with a place in the order and no work yet. */
+type LaterStage = "cache_lookup" | "guard_input" | "dispatch" | "guard_output";
+
+const STAGES: Record<Exclude<Stage, DoorStage | LaterStage>, (call: ModelCall) => Promise<void>> = {
+  resolve_model: resolveModel,
+  residency: checkResidency,
+  reserve,
+  run: runProvider,
+  meter,
+  settle,
+};
+
+/**
+ * Takes a call through its route's stages. Afterwards `call.output` is there to be read; reading it to its end, or
+ * leaving it, settles the call.
+ * @param waitUntil keeps the request's work alive until the call is settled, even when its caller has gone
+ */
+export async function runStages(
+  call: ModelCall,
+  stages: readonly Stage[],
+  waitUntil: (promise: Promise<void>) => void,
+): Promise<void> {
+  waitUntil(call.finished.promise);
+  try {
+    for (const stage of stages) {
+      if (stage in STAGES) await STAGES[stage as keyof typeof STAGES](call);
+    }
+  } catch (error) {
+    if (call.isReserved) await release(call);
+    call.finished.resolve();
+    throw error;
+  }
+}

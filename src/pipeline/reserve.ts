@@ -1,0 +1,83 @@
+import type { AdmitRequest, RateState, Refusal } from "../../durable-objects/tenant-gate.messages";
+import { ApiError } from "../errors";
+import { tenantRefused } from "../tenancy/authenticate";
+import type { Actor } from "../tenancy/context";
+import { askGate } from "../tenancy/gates";
+import type { ModelCall } from "./model-call";
+import { promptTokenBound } from "./model-request";
+
+/**
+ * Reserves the call's worst case at the tenant's gate: a request, tokens, a slot. May wait in the tenant's line.
+ * @throws ApiError 429 that names the rule, its state and a true Retry-After; 401, 403 or 503
+ */
+export async function reserve(call: ModelCall): Promise<void> {
+  const { context } = call.caller;
+  const gate = call.ports.gate(context);
+  const leave = () => void gate.leave(call.id).catch(() => {}); // the line forgets it by itself later
+  call.signal.addEventListener("abort", leave, { once: true });
+  const request = admitRequest(call);
+  const reply = await askGate(() => gate.admit(request));
+  call.signal.removeEventListener("abort", leave);
+  if (reply.admitted) call.reservation = reply;
+  else if ("reason" in reply) throw tenantRefused(reply.reason);
+  else throw rateLimited(reply.refusal, call.request.model, reply.rates);
+}
+
+function admitRequest(call: ModelCall): AdmitRequest {
+  const { request, model, caller } = call;
+  const { actor } = caller.context;
+  const isChat = request.kind === "completions" && model.task === "chat";
+  const cap = isChat ? Math.min(request.maxOutputTokens ?? model.defaultMaxOutputTokens, model.contextTokens) : 0;
+  return {
+    requestId: call.id,
+    kind: request.kind,
+    route: call.route,
+    model: model.name,
+    provider: model.provider,
+    providerModel: model.providerModel,
+    keyId: keyIdOf(actor),
+    endUser: actor.type === "end_user" ? { subject: actor.subject, requestsPerMinute: actor.requestsPerMinute } : null,
+    serviceTier: request.serviceTier,
+    stream: request.stream,
+    promptTokens: promptTokenBound(request),
+    outputTokens: cap,
+    outputLowerable: isChat && request.maxOutputTokens === undefined,
+    choices: isChat ? request.choices : 1,
+    patienceMs: call.patienceMs,
+    holdMs: call.ports.requestDeadlineMs,
+  };
+}
+
+function keyIdOf(actor: Actor): string {
+  if (actor.type === "job") throw new TypeError("a job makes no model calls of its own");
+  return actor.keyId;
+}
+
+function rateLimited(refusal: Refusal, model: string, rates: readonly RateState[]): ApiError {
+  const { rule, limit, used, requested, retryAfterMs, neverFits } = refusal;
+  const state = `limit ${limit}, used ${used}, requested ${requested}`;
+  const advice = neverFits
+    ? "The request is larger than the limit itself: make it smaller."
+    : `Try again in ${(retryAfterMs / 1000).toFixed(2)} s.`;
+  const waits = rule === "in_flight" || rule === "queue_timeout";
+  const message = `Rate limit reached for ${rule} of '${model}': ${state}. ${advice}`;
+  const retry: Record<string, string> = neverFits
+    ? { "x-should-retry": "false" }
+    : { "retry-after": String(Math.ceil(retryAfterMs / 1000)), "retry-after-ms": String(retryAfterMs) };
+  const headers = { ...rateHeaders(rates), ...retry };
+  return new ApiError(waits ? "queue_full" : "rate_limit_exceeded", message, { headers });
+}
+
+/** `x-ratelimit-*` for requests and tokens of the model, as OpenAI's rate-limit guide names them. */
+export function rateHeaders(rates: readonly RateState[]): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (const unit of ["requests", "tokens"] as const) {
+    // Where an end user's own limit is the tighter one, that is what its caller must know.
+    const rate = rates.filter((one) => one.unit === unit).sort((a, b) => a.remaining - b.remaining)[0];
+    if (!rate) continue;
+    headers[`x-ratelimit-limit-${unit}`] = String(rate.limit);
+    headers[`x-ratelimit-remaining-${unit}`] = String(rate.remaining);
+    headers[`x-ratelimit-reset-${unit}`] = `${(rate.resetMs / 1000).toFixed(3)}s`;
+  }
+  return headers;
+}

@@ -1,0 +1,75 @@
+import { ApiError } from "../errors";
+import type { ChatCall, ProviderError, ProviderFailure } from "../inference/provider";
+import type { ModelCall, Output } from "./model-call";
+
+/** Calls the model. The reservation's cap goes with it, whatever the caller asked for. */
+export async function runProvider(call: ModelCall): Promise<void> {
+  const { model, request, ports, reservation } = call;
+  const provider = ports.providerOf(model);
+  if (request.kind === "embeddings" && model.task === "embedding") {
+    call.output = embeddings(async () => provider.embed({ model, inputs: request.inputs }, call.signal));
+  } else if (request.kind === "completions" && model.task === "chat") {
+    const { kind: _, serviceTier: __, ...asked } = request;
+    const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens };
+    call.output = fromProvider(() => provider.chat(chat, call.signal));
+  } else {
+    throw new TypeError(`model ${model.name} cannot answer ${request.kind}`);
+  }
+}
+
+/** Nothing runs before the first delta is asked for: by then the settlement is armed. */
+async function* fromProvider(run: () => Promise<AsyncIterable<Output>>): AsyncGenerator<Output> {
+  yield* await run();
+}
+
+async function* embeddings(
+  run: () => Promise<{ vectors: readonly (readonly number[])[]; promptTokens: number | null }>,
+): AsyncGenerator<Output> {
+  const { vectors, promptTokens } = await run();
+  yield { type: "vectors", vectors };
+  if (promptTokens !== null) yield { type: "usage", promptTokens, completionTokens: 0, cachedTokens: 0 };
+}
+
+/** What a caller is told of a provider's failure: in our words, with none of the provider's. */
+export function providerFailed(error: ProviderError): ApiError {
+  const retryAfter = { "retry-after": String(Math.max(1, Math.ceil((error.detail.retryAfterMs ?? 1000) / 1000))) };
+  switch (error.failure) {
+    case "bad_input":
+      return new ApiError(
+        "model_refused_input",
+        "The model does not take this request as it is. Check its parameters.",
+      );
+    case "context_length":
+      return new ApiError(
+        "context_length_exceeded",
+        "The messages and the requested output exceed the model's context.",
+        {
+          param: "messages",
+        },
+      );
+    case "capacity":
+    case "quota":
+      return new ApiError("model_overloaded", "The model has no capacity right now. Try again shortly.", {
+        headers: retryAfter,
+      });
+    case "timeout":
+      return new ApiError("model_timeout", "The model did not answer in time.");
+    case "aborted":
+      return new ApiError("client_closed_request", "The request was cancelled.");
+    case "unknown_model":
+    case "unauthorized":
+    case "broken":
+      return new ApiError(
+        "model_error",
+        "The model failed to answer. Try again; if it persists, quote the request id.",
+      );
+  }
+}
+
+/** Failures that are the platform's business: logged, because the caller is told no more than it needs. */
+export const OPERATOR_FAILURES: ReadonlySet<ProviderFailure> = new Set([
+  "quota",
+  "unknown_model",
+  "unauthorized",
+  "broken",
+]);

@@ -1,0 +1,94 @@
+import { createHash } from "node:crypto";
+import type { GatePorts } from "../durable-objects/ports";
+import { type Config, configFrom, regionBindings } from "./config";
+import { type ObjectAddress, objectName } from "./core/object-name";
+import { copySink } from "./data/copies";
+import { Directory } from "./data/directory";
+import { ledger } from "./data/ledger";
+import { listSegment } from "./data/segments";
+import { TenantData } from "./data/tenant-data";
+import { providerFor } from "./inference/providers";
+import type { PipelinePorts } from "./pipeline/model-call";
+import { dataKeys } from "./storage/sealing";
+import { segmentStore } from "./storage/segments";
+import { Authenticator } from "./tenancy/authenticate";
+import { registerBootstrapKey } from "./tenancy/bootstrap";
+import { assertMinted, type Region, type TenantContext } from "./tenancy/context";
+import { EndUserTokens } from "./tenancy/end-user-tokens";
+import { gatesOf } from "./tenancy/gates";
+import { enterAsJob, enterPlatformAsJob } from "./tenancy/jobs";
+import type { TenancyPorts } from "./tenancy/ports";
+
+/** Everything a handler can reach; nothing of it is a binding, and every tenant-bound part asks for a context. */
+export interface Services extends TenancyPorts {
+  readonly pipeline: PipelinePorts;
+  /** Settles when the databases answer. */
+  readonly ready: () => Promise<void>;
+}
+
+const built = new WeakMap<object, Services>(); // once per isolate
+
+/** Wires the services to the bindings of `env`. */
+export function servicesOf(env: object): Services {
+  const known = built.get(env);
+  if (known) return known;
+  const config = configFrom(env);
+  const gateAt = gatesOf(config.TENANT_GATE, config.JURISDICTIONS);
+  const directory = new Directory(config.DIRECTORY);
+  const tokens = new EndUserTokens(config.TOKEN_SECRET);
+  const bootstrap = (keyHash: string) => registerBootstrapKey(gateAt, config.BOOTSTRAP_ADMIN_KEY_HASH, keyHash);
+  const authenticator = new Authenticator({ directory, gateAt, tokens, bootstrap, bindingMs: config.BINDING_MS });
+  const gate = (context: TenantContext) => {
+    assertMinted(context);
+    return gateAt(context);
+  };
+  const services: Services = {
+    authenticator,
+    tokens,
+    gate,
+    data: (context) => dataOf(config, context),
+    regions: config.REGIONS,
+    pipeline: {
+      catalogue: config.catalogue,
+      gate,
+      providerOf: (model) => providerFor(model, providerPorts(config)),
+      requestDeadlineMs: config.REQUEST_DEADLINE_MS,
+    },
+    ready: async () => {
+      await directory.locateTenant("nobody");
+      await dataOf(config, enterPlatformAsJob("health")).answers();
+    },
+  };
+  built.set(env, services);
+  return services;
+}
+
+const dataOf = (config: Config, context: TenantContext) =>
+  new TenantData(context, regionBindings(config, context.region).database);
+
+const providerPorts = (config: Config) => ({
+  ai: config.AI,
+  upstream: {
+    baseUrl: config.UPSTREAM_URL,
+    apiKey: config.UPSTREAM_KEY ?? null,
+    timeoutMs: config.UPSTREAM_TIMEOUT_MS,
+  },
+});
+
+/** What a TenantGate is given of the world. */
+export function gatePorts(env: object): GatePorts {
+  const config = configFrom(env);
+  const directory = new Directory(config.DIRECTORY);
+  const data = (tenant: ObjectAddress) => dataOf(config, enterAsJob(tenant, "gate"));
+  const platformData = () => dataOf(config, enterPlatformAsJob("gate"));
+  return {
+    copies: copySink({ directory, data, platformData }),
+    ledger: ledger({ data, platformData }),
+    segments: segmentStore({
+      bucket: (tenant) => regionBindings(config, tenant.region as Region).bucket,
+      manifest: (tenant, segment) => listSegment(data(tenant), objectName(tenant), segment, Date.now()),
+    }),
+    dataKeys: dataKeys(config.WRAPPING_KEYS),
+    sha256: (text) => createHash("sha256").update(text).digest("hex"),
+  };
+}

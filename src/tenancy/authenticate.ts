@@ -1,0 +1,211 @@
+import type { BindReply, BindRequest } from "../../durable-objects/tenant-gate.messages";
+import { objectName } from "../core/object-name";
+import type { PolicySnapshot } from "../core/policy";
+import type { Directory } from "../data/directory";
+import { ApiError } from "../errors";
+import { BoundedCache } from "./bounded-cache";
+import {
+  type Actor,
+  mint,
+  PLATFORM_TENANT,
+  SCOPES,
+  type Scope,
+  type TenantContext,
+  type TenantLocation,
+} from "./context";
+import type { EndUserClaims, EndUserTokens } from "./end-user-tokens";
+import { askGate, type GateAt } from "./gates";
+import { hashKey, kindOfKey } from "./keys";
+
+/** Who calls, bound to the policy in force. */
+export interface Authenticated {
+  readonly context: TenantContext;
+  readonly policy: PolicySnapshot;
+}
+
+export interface AuthenticateOptions {
+  readonly directory: Directory;
+  readonly gateAt: GateAt;
+  readonly tokens: EndUserTokens;
+  /** Registers the operator's first key when it is this one. */
+  readonly bootstrap: (keyHash: string) => Promise<boolean>;
+  /** How long a binding is trusted after it was asked for. */
+  readonly bindingMs: number;
+}
+
+interface Binding {
+  readonly askedAtMs: number;
+  readonly reply: Extract<BindReply, { bound: true }>;
+}
+
+/** Entries of each cache; one is a few hundred bytes. */
+const CACHE_ENTRIES = 10_000;
+/** A key never changes its tenant, so where it lives may be trusted for long; whether it is valid, the gate says. */
+const LOCATION_MS = 60_000;
+
+/**
+ * The door: turns a credential into a bound tenant. The credential alone decides; no header, query or body field
+ * names a tenant. Directory first (cold only), then the gate, which is the authority for the key.
+ */
+export class Authenticator {
+  readonly #locations = new BoundedCache<{ readonly atMs: number; readonly location: TenantLocation }>(CACHE_ENTRIES);
+  readonly #bindings = new BoundedCache<Binding>(CACHE_ENTRIES);
+  readonly #policies = new BoundedCache<PolicySnapshot>(CACHE_ENTRIES);
+
+  constructor(readonly options: AuthenticateOptions) {}
+
+  /** @throws ApiError 400, 401, 403 or 503 */
+  async authenticate(request: Request, scope: Scope): Promise<Authenticated> {
+    const credential = credentialOf(request);
+    const kind = kindOfKey(credential);
+    if (kind === undefined && credential.split(".").length === 3) return this.#endUser(request, credential, scope);
+    if (kind === undefined) throw invalidKey();
+    const keyHash = await hashKey(credential);
+    const location = await this.#locate(keyHash);
+    const bound = await this.#bind(location, { keyHash });
+    if (!bound) throw invalidKey();
+    const { key, policy } = bound;
+    const actor: Actor =
+      key.serviceAccountId === null
+        ? { type: "admin_key", keyId: key.id }
+        : { type: "api_key", keyId: key.id, serviceAccountId: key.serviceAccountId };
+    const scopes = SCOPES.filter((known) => key.scopes.includes(known));
+    assertScope(scopes, scope);
+    return { context: mint(location, actor, scopes), policy };
+  }
+
+  /** The operator enters one of its tenants. @returns undefined for an id that does not exist */
+  async enterTenant(operator: TenantContext, tenantId: string): Promise<TenantContext | undefined> {
+    if (operator.tenantId !== PLATFORM_TENANT || operator.actor.type !== "admin_key") {
+      throw new TypeError("only the operator enters other tenants");
+    }
+    if (!/^proj_[A-Za-z0-9_-]{1,64}$/.test(tenantId)) return undefined;
+    const location = await this.#remembered(`tenant ${tenantId}`, () => this.options.directory.locateTenant(tenantId));
+    return location && mint(location, operator.actor, ["admin"]);
+  }
+
+  /** A tenant that is being created: its home is decided, its gate does not know it yet. */
+  foundTenant(operator: TenantContext, location: TenantLocation): TenantContext {
+    if (operator.actor.type !== "admin_key") throw new TypeError("only the operator founds tenants");
+    return mint(location, operator.actor, ["admin"]);
+  }
+
+  async #endUser(request: Request, token: string, scope: Scope): Promise<Authenticated> {
+    const claims = await this.options.tokens.verify(token);
+    const location = await this.#remembered(`tenant ${claims.tenantId}`, () =>
+      this.options.directory.locateTenant(claims.tenantId),
+    );
+    if (!location) throw invalidKey();
+    const bound = await this.#bind(location, { keyId: claims.keyId });
+    // The token lives no longer than the key that minted it.
+    if (!bound?.key.scopes.includes("account")) throw invalidKey();
+    assertScope(["data"], scope);
+    assertOrigin(request, claims);
+    const { keyId, subject, models, requestsPerMinute } = claims;
+    const actor: Actor = { type: "end_user", keyId, subject, models, requestsPerMinute };
+    return { context: mint(location, actor, ["data"]), policy: bound.policy };
+  }
+
+  async #locate(keyHash: string): Promise<TenantLocation> {
+    const find = () => this.options.directory.locateKey(keyHash);
+    const known = await this.#remembered(`key ${keyHash}`, find);
+    if (known) return known;
+    const registered = (await this.options.bootstrap(keyHash))
+      ? await this.#remembered(`key ${keyHash}`, find)
+      : undefined;
+    if (!registered) throw invalidKey();
+    return registered;
+  }
+
+  async #remembered(
+    name: string,
+    find: () => Promise<TenantLocation | undefined>,
+  ): Promise<TenantLocation | undefined> {
+    const known = this.#locations.get(name);
+    if (known && Date.now() - known.atMs < LOCATION_MS) return known.location;
+    const location = await find();
+    if (location) this.#locations.set(name, { atMs: Date.now(), location });
+    return location;
+  }
+
+  async #bind(location: TenantLocation, credential: BindRequest["credential"]) {
+    const gateName = objectName(location);
+    const name = `${gateName} ${JSON.stringify(credential)}`;
+    const known = this.#bindings.get(name);
+    const policy = this.#policies.get(gateName);
+    const askedAtMs = Date.now();
+    // A binding is good until `bindingMs` after it was asked for: the answer's own travel time is part of it.
+    if (
+      known &&
+      policy?.version === known.reply.policyVersion &&
+      askedAtMs - known.askedAtMs < this.options.bindingMs
+    ) {
+      return { key: known.reply.key, policy };
+    }
+    const knownPolicyVersion = policy?.version ?? null;
+    const gate = this.options.gateAt(location);
+    const reply = await askGate(() => gate.bind({ credential, knownPolicyVersion }));
+    if (!reply.bound) {
+      this.#bindings.delete(name);
+      if (reply.reason === "unknown_key") return undefined;
+      throw tenantRefused(reply.reason);
+    }
+    const inForce = reply.policy ?? policy;
+    if (!inForce) throw new TypeError("gate sent no policy to a caller that knew none");
+    this.#policies.set(gateName, inForce);
+    this.#bindings.set(name, { askedAtMs, reply });
+    return { key: reply.key, policy: inForce };
+  }
+}
+
+/** Also what the pipeline says when the gate refuses at admission. */
+export function tenantRefused(reason: "unknown_key" | "archived" | "suspended"): ApiError {
+  switch (reason) {
+    case "unknown_key":
+      return invalidKey();
+    case "archived":
+      return new ApiError("project_archived", "The project of this key is archived.");
+    case "suspended":
+      return new ApiError(
+        "project_suspended",
+        "The project of this key is suspended. Ask whoever runs this platform.",
+        {
+          headers: { "x-should-retry": "false" },
+        },
+      );
+  }
+}
+
+function credentialOf(request: Request): string {
+  const authorization = request.headers.get("authorization");
+  const apiKeyHeader = request.headers.get("x-api-key");
+  if (!authorization) throw invalidKey();
+  const credential = /^Bearer +(\S+)$/i.exec(authorization)?.[1];
+  // Headers joins repeated ones with a comma, which no credential contains.
+  const several = authorization.includes(",") || (apiKeyHeader !== null && apiKeyHeader !== credential);
+  if (several) {
+    throw new ApiError("ambiguous_credentials", "More than one credential was sent. Send one Authorization header.");
+  }
+  if (!credential) throw invalidKey();
+  return credential;
+}
+
+function assertScope(scopes: readonly Scope[], needed: Scope): void {
+  if (scopes.includes(needed)) return;
+  throw new ApiError(
+    "insufficient_scope",
+    `This path needs a credential of scope "${needed}"; yours has ${scopes.map((scope) => `"${scope}"`).join(", ")}.`,
+  );
+}
+
+function assertOrigin(request: Request, { origins }: EndUserClaims): void {
+  if (origins === null) return;
+  const origin = request.headers.get("origin");
+  if (origin !== null && origins.includes(origin)) return;
+  throw new ApiError("origin_not_allowed", "This end-user token does not work from this origin.");
+}
+
+/** One answer for every bad credential, so that it teaches nothing. */
+function invalidKey(): ApiError {
+  return new ApiError("invalid_api_key", "Incorrect API key provided. Send `Authorization: Bearer <your key>`.");
+}

@@ -1,0 +1,79 @@
+import type { ChangeCommand, ChangeReply, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
+import { objectName } from "../core/object-name";
+import { ApiError } from "../errors";
+import { assertMinted, type TenantContext, type TenantLocation } from "./context";
+import { newId } from "./ids";
+
+/** Reaches the gate of a tenant's home. */
+export type GateAt = (location: TenantLocation) => TenantGateRpc;
+
+/**
+ * The jurisdiction seam: the region is always part of the object's name, and where the runtime knows jurisdictions
+ * it also picks the namespace. The local runtime knows none (`docs/production-differences.md`).
+ */
+export function gatesOf(namespace: DurableObjectNamespace, jurisdictions: "on" | "off"): GateAt {
+  return (location) => {
+    const { region } = location;
+    const home =
+      jurisdictions === "on" && region !== "global"
+        ? namespace.jurisdiction(region as DurableObjectJurisdiction)
+        : namespace;
+    return home.getByName(objectName(location)) as unknown as TenantGateRpc;
+  };
+}
+
+/**
+ * Calls a gate. Without its answer nothing is admitted: fail closed.
+ * @param code what the caller is told when the gate cannot be reached
+ * @throws ApiError 503
+ */
+export async function askGate<T>(
+  ask: () => Promise<T>,
+  code: "admission_unavailable" | "storage_unavailable" = "admission_unavailable",
+): Promise<T> {
+  try {
+    return await ask();
+  } catch (error) {
+    // Every method of the gate is idempotent, so one retry of a passing failure is safe; overload is left alone.
+    if (isTransient(error)) {
+      try {
+        return await ask();
+      } catch (again) {
+        return unavailable(again, code);
+      }
+    }
+    return unavailable(error, code);
+  }
+}
+
+function isTransient(error: unknown): boolean {
+  const flags = error as { retryable?: boolean; overloaded?: boolean } | null;
+  return flags?.retryable === true && flags.overloaded !== true;
+}
+
+function unavailable(error: unknown, code: "admission_unavailable" | "storage_unavailable"): never {
+  console.error(JSON.stringify({ event: "gate_unreachable", reason: error instanceof Error ? error.name : "unknown" }));
+  const message = "The platform cannot check this request's limits right now, so it is refused. Try again shortly.";
+  throw new ApiError(code, message, { headers: { "retry-after": "1" } });
+}
+
+/** Changes a tenant's own facts at its gate, in the name of the operator's key (or of the platform itself). */
+export async function changeTenant(
+  gate: TenantGateRpc,
+  context: TenantContext,
+  command: ChangeCommand,
+): Promise<Extract<ChangeReply, { changed: true }>> {
+  assertMinted(context);
+  const actorKeyId = context.actor.type === "admin_key" ? context.actor.keyId : null;
+  const request = { command, actorKeyId, auditId: newId("auditEvent") };
+  const reply = await askGate(() => gate.change(request), "storage_unavailable");
+  if (reply.changed) return reply;
+  switch (reply.reason) {
+    case "not_found":
+      throw new ApiError("not_found", "No such object in this project.");
+    case "archived":
+      throw new ApiError("project_archived", "This project is archived and cannot be changed.");
+    case "exists":
+      throw new ApiError("conflict", "An object with this id exists already.");
+  }
+}

@@ -1,0 +1,73 @@
+import { eq, isNull } from "drizzle-orm";
+import { type Page, type PageRequest, readPage } from "../data/page";
+import { project } from "../data/schema";
+import { ApiError } from "../errors";
+import type { TenantContext } from "./context";
+import { changeTenant } from "./gates";
+import { newId } from "./ids";
+import type { TenancyPorts } from "./ports";
+import { regionOf } from "./regions";
+
+export type ProjectRow = typeof project.$inferSelect;
+
+/** The operator's context inside one of its tenants; a foreign or unknown id is the same "no such project". */
+export async function enterProject(ports: TenancyPorts, operator: TenantContext, id: string): Promise<TenantContext> {
+  const tenant = await ports.authenticator.enterTenant(operator, id);
+  if (!tenant) throw projectNotFound(id);
+  return tenant;
+}
+
+export const projectNotFound = (id: string) =>
+  new ApiError("not_found", `No project found with id '${id}'.`, { param: "project_id" });
+
+export async function createProject(
+  ports: TenancyPorts,
+  operator: TenantContext,
+  asked: { readonly name: string; readonly residency: string; readonly externalKeyId: string | null },
+): Promise<ProjectRow> {
+  const region = regionOf(asked.residency, ports.regions);
+  if (!region) {
+    const message = `Residency '${asked.residency}' is not configured on this platform.`;
+    throw new ApiError("invalid_value", message, { param: "residency" });
+  }
+  const tenant = ports.authenticator.foundTenant(operator, { tenantId: newId("project"), region });
+  await changeTenant(ports.gate(tenant), tenant, { type: "create_tenant", ...asked });
+  return retrieveProject(ports, operator, tenant.tenantId);
+}
+
+export async function retrieveProject(ports: TenancyPorts, operator: TenantContext, id: string): Promise<ProjectRow> {
+  const row = await ports.data(operator).first(project, eq(project.id, id));
+  if (!row) throw projectNotFound(id);
+  return row;
+}
+
+export async function listProjects(
+  ports: TenancyPorts,
+  operator: TenantContext,
+  page: PageRequest & { readonly includeArchived: boolean },
+): Promise<Page<ProjectRow>> {
+  const where = page.includeArchived ? undefined : isNull(project.archivedAtMs);
+  return (await readPage(ports.data(operator), project, page, where)) ?? unknownCursor();
+}
+
+export async function modifyProject(
+  ports: TenancyPorts,
+  operator: TenantContext,
+  id: string,
+  changes: { readonly name?: string | undefined; readonly externalKeyId?: string | null | undefined },
+): Promise<ProjectRow> {
+  const tenant = await enterProject(ports, operator, id);
+  await changeTenant(ports.gate(tenant), tenant, { type: "modify_tenant", ...changes });
+  return retrieveProject(ports, operator, id);
+}
+
+export async function archiveProject(ports: TenancyPorts, operator: TenantContext, id: string): Promise<ProjectRow> {
+  const tenant = await enterProject(ports, operator, id);
+  await changeTenant(ports.gate(tenant), tenant, { type: "archive_tenant" });
+  return retrieveProject(ports, operator, id);
+}
+
+/** What every list says of an `after` that names nothing of this tenant. */
+export function unknownCursor(): never {
+  throw new ApiError("invalid_value", "'after' names nothing in this list.", { param: "after" });
+}
