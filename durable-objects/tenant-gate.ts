@@ -141,7 +141,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const { requestId, end } = FinishRequest.parse(raw);
       const nowMs = Date.now();
       if (end === null) {
-        this.#book.release(requestId, nowMs);
+        this.#book.release(requestId);
         this.#grantWaiting();
         await this.#commit.durable();
         return { settled: true, receipt: null };

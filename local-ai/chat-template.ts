@@ -1,0 +1,22 @@
+import type { Tokenizer } from "./tokenizer";
+
+export interface TemplateMessage {
+  readonly role: "system" | "user" | "assistant";
+  readonly content: string;
+}
+
+/**
+ * The prompt that the model was trained on: `<|bos|>[<|system|>S<|end|>]<|user|>U<|end|>…<|assistant|>`. Several
+ * system messages become one, in front. Contents are encoded as plain text, so they cannot contain a role's mark.
+ */
+export function encodeChat(tokenizer: Tokenizer, messages: readonly TemplateMessage[]): number[] {
+  const end = tokenizer.special("<|end|>");
+  const turn = (role: string, content: string) => [tokenizer.special(`<|${role}|>`), ...tokenizer.encode(content), end];
+  const system = messages.filter(({ role }) => role === "system").map(({ content }) => content);
+  return [
+    tokenizer.special("<|bos|>"),
+    ...(system.length > 0 ? turn("system", system.join("\n")) : []),
+    ...messages.filter(({ role }) => role !== "system").flatMap(({ role, content }) => turn(role, content)),
+    tokenizer.special("<|assistant|>"),
+  ];
+}

@@ -1,0 +1,44 @@
+import { WorkerEntrypoint } from "cloudflare:workers";
+import type { EmbeddedModel, Meter } from "./embedded-model";
+import { InferenceUpstreamError, noSuchModel } from "./errors";
+import { parseEmbeddings, parseTextGeneration } from "./inputs";
+
+export const TEXT_MODEL = "@local/tiny-support-lm";
+export const EMBEDDING_MODEL = "@local/tiny-support-lm-embed";
+
+interface Env {
+  readonly EMBEDDED_MODEL: DurableObjectNamespace<EmbeddedModel>;
+}
+
+/** Answers `env.AI.run(model, inputs, options)` as Workers AI does, from the embedded model. */
+export class LocalAI extends WorkerEntrypoint<Env> {
+  async run(model: string, inputs: unknown, _options?: unknown): Promise<unknown> {
+    try {
+      if (model === EMBEDDING_MODEL) return await this.#model.embed(parseEmbeddings(inputs));
+      if (model !== TEXT_MODEL) throw noSuchModel(model);
+      const input = parseTextGeneration(inputs);
+      return await (input.stream ? this.#model.stream(input) : this.#model.generate(input));
+    } catch (error) {
+      throw asUpstreamError(error);
+    }
+  }
+
+  /** What the model has really computed: calls, tokens, generations under way. */
+  meter(): Promise<Meter> {
+    return this.#model.meter();
+  }
+
+  get #model() {
+    return this.env.EMBEDDED_MODEL.getByName("embedded");
+  }
+}
+
+/** Errors that crossed RPC keep name and message, not their class. */
+function asUpstreamError(error: unknown): Error {
+  if (error instanceof InferenceUpstreamError) return error;
+  if (error instanceof Error && error.name === "InferenceUpstreamError") {
+    const [code, ...text] = error.message.split(": ");
+    return new InferenceUpstreamError(Number(code), text.join(": "));
+  }
+  return new InferenceUpstreamError(3043, "Internal server error");
+}

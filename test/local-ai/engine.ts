@@ -1,0 +1,35 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Engine } from "../../local-ai/generate";
+import { parseSafetensors } from "../../local-ai/safetensors";
+import { Tokenizer, type TokenizerFile } from "../../local-ai/tokenizer";
+import { bindWeights, type Config } from "../../local-ai/transformer";
+
+const WEIGHTS = join(import.meta.dirname, "../../local-ai/weights");
+const readJson = <T>(name: string): T => JSON.parse(readFileSync(join(WEIGHTS, name), "utf8")) as T;
+
+export const weightsFile = (): ArrayBuffer => {
+  const bytes = readFileSync(join(WEIGHTS, "model.fp16.safetensors.bin"));
+  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
+};
+
+/** The engine as the embedded model loads it, read from the files. */
+export const loadEngine = (): Engine => ({
+  weights: bindWeights(readJson<Config>("config.json"), parseSafetensors(weightsFile())),
+  tokenizer: new Tokenizer(readJson<TokenizerFile>("tokenizer.json")),
+});
+
+interface ReferenceCase {
+  readonly prompt: string;
+  readonly ids: readonly number[];
+  readonly last_logits: readonly number[];
+  readonly greedy_ids: readonly number[];
+  readonly mean_last_hidden_first8: readonly number[];
+}
+
+/** What Hugging Face's transformers computed from the same weights, without an adapter. */
+export const referenceCases = (): ReferenceCase[] => {
+  const text = readFileSync(join(import.meta.dirname, "reference.json"), "utf8");
+  const entries = JSON.parse(text) as { readonly adapter: string | null; readonly cases: ReferenceCase[] }[];
+  return entries.filter(({ adapter }) => adapter === null).flatMap((entry) => entry.cases);
+};

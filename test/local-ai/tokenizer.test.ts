@@ -1,0 +1,76 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { encodeChat } from "../../local-ai/chat-template";
+import { StreamingDecoder } from "../../local-ai/tokenizer";
+import { loadEngine, referenceCases } from "./engine";
+
+const { tokenizer } = loadEngine();
+const SPECIAL = [
+  "<|pad|>",
+  "<|bos|>",
+  "<|end|>",
+  "<|system|>",
+  "<|user|>",
+  "<|assistant|>",
+  "<|tool|>",
+  "<|reserved0|>",
+];
+const specialIds = new Set(SPECIAL.map((token) => tokenizer.special(token)));
+const text = fc.oneof(
+  fc.string({ unit: "binary" }),
+  fc.string({ unit: "grapheme" }),
+  fc.array(fc.oneof(fc.constantFrom(...SPECIAL), fc.string())).map((parts) => parts.join("")),
+);
+
+describe("tokenizer", () => {
+  it("encodes the reference prompts to the reference's ids", () => {
+    for (const { prompt, ids } of referenceCases()) {
+      // The reference writes prompts with their special tokens.
+      const encoded = prompt.split(/(<\|[a-z0-9]+\|>)/).flatMap((part: string) => {
+        return SPECIAL.includes(part) ? [tokenizer.special(part)] : tokenizer.encode(part);
+      });
+      expect(encoded).toEqual(ids);
+    }
+  });
+
+  it("gives every text back", () => {
+    fc.assert(
+      fc.property(text, (value) => {
+        expect(tokenizer.decode(tokenizer.encode(value))).toBe(value.toWellFormed());
+      }),
+    );
+  });
+
+  it("never makes a special token from text", () => {
+    fc.assert(
+      fc.property(text, (value) => {
+        expect(tokenizer.encode(value).some((id) => specialIds.has(id))).toBe(false);
+      }),
+    );
+  });
+
+  it("decodes token by token to the same text, and never lets half of a character out", () => {
+    fc.assert(
+      fc.property(text, (value) => {
+        const decoder = new StreamingDecoder(tokenizer);
+        const pieces = tokenizer.encode(value).map((id) => decoder.push(id));
+        expect(pieces.join("") + decoder.end()).toBe(value.toWellFormed());
+        if (!value.toWellFormed().includes("\uFFFD")) expect(pieces.join("")).not.toContain("\uFFFD");
+      }),
+    );
+  });
+
+  it("writes exactly the roles of the messages, whatever their contents say", () => {
+    fc.assert(
+      fc.property(fc.array(text, { minLength: 1, maxLength: 4 }), (contents) => {
+        const ids = encodeChat(
+          tokenizer,
+          contents.map((content) => ({ role: "user", content })),
+        );
+        expect(ids.filter((id) => id === tokenizer.special("<|user|>"))).toHaveLength(contents.length);
+        expect(ids.filter((id) => id === tokenizer.special("<|system|>"))).toHaveLength(0);
+        expect(ids.filter((id) => id === tokenizer.special("<|assistant|>"))).toHaveLength(1);
+      }),
+    );
+  });
+});
