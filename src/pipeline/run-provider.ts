@@ -5,13 +5,12 @@ import type { ModelCall, Output } from "./model-call";
 /** Calls the model. The reservation's cap goes with it, whatever the caller asked for. */
 export async function runProvider(call: ModelCall): Promise<void> {
   const { model, request, ports, reservation } = call;
-  const provider = ports.providerOf(model);
   if (request.kind === "embeddings" && model.task === "embedding") {
-    call.output = embeddings(async () => provider.embed({ model, inputs: request.inputs }, call.signal));
+    call.output = embeddings(async () => ports.providerOf(model).embed({ model, inputs: request.inputs }, call.signal));
   } else if (request.kind === "completions" && model.task === "chat") {
     const { kind: _, serviceTier: __, ...asked } = request;
     const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens };
-    call.output = fromProvider(() => provider.chat(chat, call.signal));
+    call.output = fromProvider(async () => ports.providerOf(model).chat(chat, call.signal));
   } else {
     throw new TypeError(`model ${model.name} cannot answer ${request.kind}`);
   }

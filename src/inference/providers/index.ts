@@ -1,0 +1,31 @@
+import type { Model } from "../catalogue";
+import { type Provider, ProviderError } from "../provider";
+import { openaiCompatible } from "./openai-compatible";
+import { type AiBinding, workersAi } from "./workers-ai";
+
+export type { AiBinding } from "./workers-ai";
+
+export interface ProviderPorts {
+  readonly ai: AiBinding | undefined;
+  readonly upstream: {
+    readonly baseUrl: string | undefined;
+    readonly apiKey: string | null;
+    readonly timeoutMs: number;
+  };
+}
+
+/** The provider of a model. @throws ProviderError `unauthorized` when this deployment has none configured */
+export function providerFor(model: Model, { ai, upstream }: ProviderPorts): Provider {
+  switch (model.provider) {
+    case "workers-ai":
+      if (!ai) throw new ProviderError("unauthorized", `model ${model.name} needs the AI binding`);
+      return workersAi(ai);
+    case "openai-compatible": {
+      const baseUrl = model.endpoint ?? upstream.baseUrl;
+      if (!baseUrl) throw new ProviderError("unauthorized", `model ${model.name} needs UPSTREAM_URL`);
+      // The platform's secret goes to the platform's upstream, never to another model's own endpoint.
+      const apiKey = model.endpoint === null ? upstream.apiKey : null;
+      return openaiCompatible({ ...upstream, baseUrl, apiKey, fetch: (...request) => fetch(...request) });
+    }
+  }
+}
