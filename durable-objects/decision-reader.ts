@@ -1,7 +1,7 @@
 import { journalRowOf } from "./journal";
 import type { JournalSegments } from "./segments";
 import type { JournalPage, JournalQuery, JournalRow } from "./tenant-gate.messages";
-import type { JournalDbRow, Statements } from "./tenant-gate.sql";
+import type { JournalDbRow, Statements } from "./tenant-gate-statements";
 
 const CHUNK_ROWS = 500;
 /** Rows looked at for one page; a sparse filter gets a short page that says there is more. */

@@ -1,6 +1,6 @@
 import { DueTable } from "../src/core/due-table";
 import { SEGMENT_AGE_MS, SEGMENT_ROWS } from "./segments";
-import type { Statements } from "./tenant-gate.sql";
+import type { Statements } from "./tenant-gate-statements";
 
 /** What a gate does by itself. Each is idempotent and looks for itself at what there is to do. */
 export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment";

@@ -1,7 +1,7 @@
 import { chainHash, GENESIS, receipt } from "../src/core/hash-chain";
 import type { DecisionRecord, UsageEvent } from "../src/core/records";
 import type { HourlyUsage, JournalRow } from "./tenant-gate.messages";
-import type { JournalDbRow, Statements } from "./tenant-gate.sql";
+import type { JournalDbRow, Statements } from "./tenant-gate-statements";
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;

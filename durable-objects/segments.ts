@@ -1,6 +1,6 @@
 import { type ObjectAddress, objectName } from "../src/core/object-name";
 import type { DataKeys, Segment, SegmentStore, WrappedKey } from "./ports";
-import type { JournalDbRow, SegmentRow, Statements } from "./tenant-gate.sql";
+import type { JournalDbRow, SegmentRow, Statements } from "./tenant-gate-statements";
 
 /** A segment is sealed when the tail holds this many rows, or its oldest row is this old. */
 export const SEGMENT_ROWS = 10_000;

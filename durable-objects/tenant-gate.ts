@@ -31,7 +31,7 @@ import {
   JournalQuery,
   type TenantGateRpc,
 } from "./tenant-gate.messages";
-import { migrate, type Statements, statements } from "./tenant-gate.sql";
+import { migrate, type Statements, statements } from "./tenant-gate-statements";
 import { TenantStore } from "./tenant-store";
 
 /** Refusals of one second become one record each; see {@link RefusalTally}. */

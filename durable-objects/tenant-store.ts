@@ -1,7 +1,7 @@
 import type { PolicySnapshot } from "../src/core/policy";
 import type { Account, Change, Key, TenantFacts, TenantProfile } from "./changes";
 import type { Copy, WrappedKey } from "./ports";
-import type { AccountRow, KeyRow, Statements } from "./tenant-gate.sql";
+import type { AccountRow, KeyRow, Statements } from "./tenant-gate-statements";
 
 /**
  * What the gate is the authority for, in memory and in its own tables: policy, profile, accounts, keys, the wrapped
