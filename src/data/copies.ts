@@ -45,6 +45,7 @@ function ownRow(data: TenantData, copy: Copy): BoundStatement[] {
 function platformRow(platform: TenantData, tenant: ObjectAddress, copy: Copy): BoundStatement[] {
   switch (copy.of) {
     case "project": {
+      if (tenant.tenantId === PLATFORM_TENANT) return []; // the operator is nobody's project
       const { of: _, ...row } = copy;
       return [platform.upsert(project, [project.id], { ...row, id: tenant.tenantId, region: tenant.region })];
     }

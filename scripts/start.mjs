@@ -1,0 +1,149 @@
+// npm start: the whole platform on this machine.
+import { ensureToolchain, fail, ROOT } from "./toolchain.mjs";
+
+ensureToolchain();
+const { spawn } = await import("node:child_process");
+const { existsSync, rmSync } = await import("node:fs");
+const { createServer } = await import("node:net");
+const { join, resolve } = await import("node:path");
+const { default: process } = await import("node:process");
+const { Bootstrap } = await import("./bootstrap.mjs");
+const { hashKey } = await import("./keys.mjs");
+const { parseOptions, USAGE } = await import("./options.mjs");
+const { upstreamCatalogue } = await import("./upstream.mjs");
+
+const READY_MS = 60_000;
+const STOP_MS = 5_000;
+const LOG_LINES = 40;
+
+const options = readOptions();
+const url = `http://localhost:${options.port}`;
+const persist = resolve(options["persist-to"]);
+await assertPortIsFree(options.port);
+if (options.fresh) forget(persist);
+const catalogue =
+  options.upstream &&
+  (await upstreamCatalogue(options.upstream, options["upstream-key"]).catch((e) => fail(e.message)));
+const bootstrap = new Bootstrap(join(persist, "bootstrap.json"));
+const log = [];
+const wrangler = startWrangler();
+let stopping = false;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => void stop(0));
+wrangler.on("exit", (code) => {
+  if (stopping) return;
+  console.error(log.join("\n"));
+  fail(`wrangler dev has ended (code ${code}); its last lines are above.`);
+});
+try {
+  await ready();
+  await bootstrap.seed(url);
+} catch (error) {
+  console.error(log.join("\n"));
+  console.error(error.message);
+  await stop(1);
+}
+announce();
+
+function readOptions() {
+  try {
+    const parsed = parseOptions(process.argv.slice(2));
+    if (!parsed.help) return parsed;
+  } catch (error) {
+    fail(`${error.message}\n\n${USAGE}`);
+  }
+  console.log(USAGE);
+  process.exit(0);
+}
+
+/** Wrangler would take another port without asking, and the printed address would be wrong. */
+async function assertPortIsFree(port) {
+  const probe = createServer();
+  const taken = await new Promise((settle) => {
+    probe.once("error", () => settle(true));
+    probe.listen(port, "localhost", () => settle(false));
+  });
+  if (taken) fail(`Port ${port} is taken. Stop what listens there, or choose another: npm start -- --port ${port + 1}`);
+  await new Promise((settle) => probe.close(settle));
+}
+
+/** Only what this project and its simulator put there. */
+function forget(folder) {
+  for (const name of ["bootstrap.json", "v3"]) rmSync(join(folder, name), { recursive: true, force: true });
+}
+
+function startWrangler() {
+  const vars = { BOOTSTRAP_ADMIN_KEY_HASH: hashKey(bootstrap.keys.adminKey) };
+  if (catalogue) Object.assign(vars, { UPSTREAM_URL: options.upstream, MODEL_CATALOGUE: JSON.stringify(catalogue) });
+  if (options["upstream-key"]) vars.UPSTREAM_KEY = options["upstream-key"];
+  const args = ["dev", "--port", String(options.port), "--persist-to", persist, "--show-interactive-dev-session=false"];
+  for (const [name, value] of Object.entries(vars)) args.push("--var", `${name}:${value}`);
+  const bin = join(ROOT, "node_modules", "wrangler", "bin", "wrangler.js");
+  if (!existsSync(bin)) fail("wrangler is not installed; delete node_modules and start again.");
+  // A group of its own: killing wrangler alone would leave its runtime serving.
+  const child = spawn(process.execPath, [bin, ...args], {
+    cwd: ROOT,
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (chunk) => {
+      if (options.verbose) process.stdout.write(chunk);
+      log.push(
+        ...String(chunk)
+          .split("\n")
+          .filter((line) => line.trim() !== ""),
+      );
+      log.splice(0, Math.max(0, log.length - LOG_LINES));
+    });
+  }
+  return child;
+}
+
+async function ready() {
+  const giveUpAtMs = Date.now() + READY_MS;
+  process.stderr.write("Starting …");
+  for (;;) {
+    const reply = await fetch(`${url}/health`, { signal: AbortSignal.timeout(5_000) }).catch(() => undefined);
+    if (reply?.ok) break;
+    if (Date.now() > giveUpAtMs) throw new Error(`the platform did not answer within ${READY_MS / 1000} s`);
+    process.stderr.write(".");
+    await new Promise((settle) => setTimeout(settle, 250));
+  }
+  process.stderr.write("\n");
+}
+
+function announce() {
+  const { adminKey, tenantKey } = bootstrap.keys;
+  const model = catalogue ? catalogue.models.find(({ task }) => task === "chat")?.name : "tiny-support-lm";
+  const body = JSON.stringify({
+    model,
+    stream: true,
+    messages: [{ role: "user", content: "How do I cancel my order?" }],
+  });
+  console.log(`url: ${url}`);
+  console.log(`admin key: ${adminKey}`);
+  console.log(`tenant key: ${tenantKey}`);
+  console.log(
+    `curl -N ${url}/v1/chat/completions -H "Authorization: Bearer ${tenantKey}" -H "Content-Type: application/json" -d '${body}'`,
+  );
+  console.log("Press Ctrl-C to stop; the data stays.");
+}
+
+async function stop(code) {
+  if (stopping) return;
+  stopping = true;
+  const ended = new Promise((settle) => wrangler.once("exit", settle));
+  const signalGroup = (signal) => {
+    try {
+      process.kill(-wrangler.pid, signal);
+    } catch {
+      // The group has gone already.
+    }
+  };
+  if (wrangler.exitCode === null) {
+    signalGroup("SIGINT");
+    await Promise.race([ended, new Promise((settle) => setTimeout(settle, STOP_MS))]);
+  }
+  signalGroup("SIGKILL"); // whoever is left of the group
+  process.exit(code);
+}
