@@ -1,7 +1,7 @@
 // Makes the operator's first admin key for a deployment: the key for you, its hash for the platform.
 import { ensureToolchain } from "./toolchain.mjs";
 
-ensureToolchain();
+await ensureToolchain();
 const { generateAdminKey, hashKey } = await import("./keys.mjs");
 const key = generateAdminKey();
 console.log(`admin key: ${key}`);

@@ -1,7 +1,7 @@
 // npm start: the whole platform on this machine.
 import { ensureToolchain, fail, ROOT } from "./toolchain.mjs";
 
-ensureToolchain();
+await ensureToolchain();
 const { spawn } = await import("node:child_process");
 const { existsSync, rmSync } = await import("node:fs");
 const { createServer } = await import("node:net");

@@ -1,7 +1,7 @@
 // npm test: types, lint, every test, in the order of their speed. Ends with "N passed, N failed".
 import { ensureToolchain, ROOT } from "./toolchain.mjs";
 
-ensureToolchain();
+await ensureToolchain();
 const { spawnSync } = await import("node:child_process");
 const { mkdtempSync, readFileSync, rmSync } = await import("node:fs");
 const { tmpdir } = await import("node:os");

@@ -1,6 +1,7 @@
 // Plain JavaScript that any Node from 20 on runs without dependencies: it installs what is missing and goes on with
 // the Node that the project carries.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
@@ -11,7 +12,7 @@ const BIN = join(ROOT, "node_modules", ".bin");
 const NEEDED = [22, 12];
 
 /** Makes sure that dependencies are installed and that this script runs on a Node that the toolchain accepts. */
-export function ensureToolchain() {
+export async function ensureToolchain() {
   const [major] = process.versions.node.split(".").map(Number);
   if (major < 20) fail(`Node ${process.versions.node} is too old: install Node 20 or newer.`);
   if (isInstallNeeded()) install();
@@ -22,9 +23,15 @@ export function ensureToolchain() {
   if (!existsSync(carried)) {
     fail(`This platform needs Node ${NEEDED.join(".")} or newer on the PATH; ${process.versions.node} is there now.`);
   }
-  const again = spawnSync(carried, process.argv.slice(1), { stdio: "inherit", env: process.env });
-  // A signal reached both processes; this one has nothing left to do.
-  process.exit(again.status ?? 0);
+  process.exit(await goOnWith(carried));
+}
+
+/** Runs this script again, hands every signal on, and waits: whoever stops this process stops that one. */
+async function goOnWith(node) {
+  const again = spawn(node, process.argv.slice(1), { stdio: "inherit", env: process.env });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => again.kill(signal));
+  const [code, signal] = await once(again, "exit");
+  return code ?? (signal ? 1 : 0);
 }
 
 export function fail(message) {
