@@ -1,17 +1,19 @@
 import { DurableObject } from "cloudflare:workers";
 import { encodeChat } from "./chat-template";
-import { contextExceeded, outOfCapacity } from "./errors";
+import { contextExceeded } from "./errors";
 import { type Engine, embed, type Generated, generate } from "./generate";
 import type { TextGenerationInput } from "./inputs";
 import { parseSafetensors } from "./safetensors";
+import { Slots } from "./slots";
 import { Tokenizer, type TokenizerFile } from "./tokenizer";
 import { bindWeights, type Config } from "./transformer";
 import config from "./weights/config.json";
 import weightsFile from "./weights/model.fp16.safetensors.bin";
 import tokenizerFile from "./weights/tokenizer.json";
 
-/** Generations that may run at once; more are refused as Workers AI does when it is full. */
+/** Generations that may run at once, and that may wait for it; more are refused, as Workers AI does when it is full. */
 const MAX_RUNNING = 16;
+const MAX_WAITING = 512;
 
 export interface Meter {
   readonly calls: number;
@@ -31,6 +33,7 @@ export interface Usage {
  */
 export class EmbeddedModel extends DurableObject {
   #engine: Engine | undefined;
+  readonly #slots = new Slots(MAX_RUNNING, MAX_WAITING);
   readonly #meter = { calls: 0, promptTokens: 0, completionTokens: 0, running: 0 };
 
   async generate(input: TextGenerationInput): Promise<{ response: string; finish_reason: string; usage: Usage }> {
@@ -105,7 +108,7 @@ export class EmbeddedModel extends DurableObject {
   async *#run(input: TextGenerationInput, prompt: readonly number[], signal: AbortSignal): AsyncGenerator<Generated> {
     const engine = this.#load();
     const meter = this.#meter;
-    if (meter.running >= MAX_RUNNING) throw outOfCapacity();
+    await this.#slots.take(signal);
     meter.running++;
     meter.calls++;
     meter.promptTokens += prompt.length;
@@ -128,6 +131,7 @@ export class EmbeddedModel extends DurableObject {
       });
     } finally {
       meter.running--;
+      this.#slots.give();
     }
   }
 
