@@ -3,6 +3,8 @@ import { ApiError } from "../errors";
 /** Bounds of a JSON body. */
 export const MAX_JSON_BYTES = 8 * 1024 * 1024;
 export const MAX_JSON_DEPTH = 64;
+/** Of a body that is too large this much is read and thrown away, so that its sender gets to read the answer. */
+const MAX_DRAINED_BYTES = 4 * MAX_JSON_BYTES;
 
 /**
  * Reads a JSON body within bounds: size before anything is parsed, depth and duplicate keys before anything is
@@ -30,16 +32,18 @@ export async function readJson(request: Request): Promise<unknown> {
 }
 
 async function readBytes(request: Request): Promise<Uint8Array> {
-  const declared = Number(request.headers.get("content-length") ?? 0);
-  if (declared > MAX_JSON_BYTES) throw tooLarge();
   if (!request.body) return new Uint8Array();
-  const chunks: Uint8Array[] = [];
+  let isTooLarge = Number(request.headers.get("content-length") ?? 0) > MAX_JSON_BYTES;
+  let chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of request.body) {
     size += chunk.length;
-    if (size > MAX_JSON_BYTES) throw tooLarge(); // leaving the loop cancels the body
-    chunks.push(chunk);
+    isTooLarge ||= size > MAX_JSON_BYTES;
+    if (!isTooLarge) chunks.push(chunk);
+    else chunks = [];
+    if (size > MAX_DRAINED_BYTES) break; // leaving the loop cancels the body
   }
+  if (isTooLarge) throw tooLarge();
   if (chunks.length === 1 && chunks[0]) return chunks[0];
   const bytes = new Uint8Array(size);
   let at = 0;

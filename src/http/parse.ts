@@ -44,7 +44,7 @@ type Issue = z.core.$ZodIssue;
 function deepest(issues: readonly Issue[]): Issue {
   const issue = issues[0];
   if (!issue) throw new TypeError("a failed parse without an issue");
-  if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue;
+  if (issue.code !== "invalid_union" || issue.errors.length === 0 || issue.input === undefined) return issue;
   const branches = issue.errors.filter((branch) => branch.length > 0).map((branch) => deepest(branch));
   const furthest = branches.reduce(
     (best, next) => (next.path.length > best.path.length ? next : best),
@@ -59,7 +59,7 @@ function errorOf(issue: Issue): ApiError {
     const param = nameOf([...issue.path, issue.keys[0] ?? ""]);
     return new ApiError("unknown_parameter", `Unknown parameter: '${param}'.`, { param });
   }
-  if (issue.code === "invalid_type" && issue.input === undefined) {
+  if ((issue.code === "invalid_type" || issue.code === "invalid_union") && issue.input === undefined) {
     return new ApiError("missing_required_parameter", `Missing required parameter: '${at}'.`, { param: at });
   }
   const where = at === "" ? "the request body" : `'${at}'`;
