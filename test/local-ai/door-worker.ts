@@ -1,0 +1,25 @@
+import type { LocalAI } from "../../local-ai/local-ai";
+
+export { EmbeddedModel } from "../../local-ai/embedded-model";
+export { LocalAI } from "../../local-ai/local-ai";
+
+interface Env {
+  readonly AI: Service<LocalAI>;
+}
+
+/** A caller of `env.AI`: hands a JSON call on and shows what came back, streams as they are. */
+export default {
+  async fetch(request, env) {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/meter") return Response.json(await env.AI.meter());
+    const { model, inputs } = (await request.json()) as { model: string; inputs: unknown };
+    try {
+      const reply = await env.AI.run(model, inputs);
+      if (pathname === "/drop") return new Response("dropped"); // the stream is neither read nor cancelled
+      return reply instanceof ReadableStream ? new Response(reply) : Response.json(reply);
+    } catch (error) {
+      const { name, message } = error as Error;
+      return Response.json({ name, message }, { status: 500 });
+    }
+  },
+} satisfies ExportedHandler<Env>;
