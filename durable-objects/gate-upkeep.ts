@@ -78,6 +78,7 @@ export class GateUpkeep {
     } catch (error) {
       console.error(JSON.stringify({ event: "upkeep_failed", kind, attempt, reason: String(error) }));
       this.#due.put(this.#due.failed({ kind, id: "", dueAtMs: nowMs, attempt }, nowMs, Math.random()));
+      this.#storage.transactionSync(() => this.save()); // nobody else may come by to save it
       this.#schedule();
     } finally {
       if (this.#running.get(kind) === run) this.#running.delete(kind);

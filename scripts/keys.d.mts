@@ -1,0 +1,2 @@
+export function generateAdminKey(): string;
+export function hashKey(key: string): string;

@@ -1,0 +1,18 @@
+import type { TenantGate } from "../../src/index";
+
+declare global {
+  namespace Cloudflare {
+    interface Env {
+      readonly DB: D1Database;
+      readonly DIRECTORY: D1Database;
+      readonly ARTIFACTS: R2Bucket;
+      readonly TENANT_GATE: DurableObjectNamespace<TenantGate>;
+      readonly TEST_MIGRATIONS: D1Migration[];
+      readonly TEST_DIRECTORY_MIGRATIONS: D1Migration[];
+    }
+  }
+  interface D1Migration {
+    readonly name: string;
+    readonly queries: string[];
+  }
+}
