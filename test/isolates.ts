@@ -42,6 +42,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({
       log: new Log(LogLevel.ERROR),
+      unsafeInspectDurableObjects: true,
       ...(persistTo === undefined ? {} : { resourcePersistencePath: persistTo }),
       workers: names.map((name) => workerOptions(name, names[0] ?? name, bundle, bindings)),
     }),

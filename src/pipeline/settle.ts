@@ -18,7 +18,9 @@ export async function settle(call: ModelCall): Promise<void> {
 }
 
 async function* settling(call: ModelCall, output: AsyncIterable<Output>): AsyncGenerator<Output> {
-  const deadline = setTimeout(() => call.stop("deadline"), call.ports.requestDeadlineMs - RETRY_MS);
+  const { requestDeadlineMs } = call.ports;
+  const deadlineMs = Math.max(requestDeadlineMs - RETRY_MS, requestDeadlineMs / 2); // leaves time to settle
+  const deadline = setTimeout(() => call.stop("deadline"), deadlineMs);
   let outcome: Exclude<Outcome, "unreconciled"> = "cancelled"; // a consumer that stops reading runs only `finally`
   try {
     const pending: Output[] = [];

@@ -52,7 +52,7 @@ function isTransient(error: unknown): boolean {
 }
 
 function unavailable(error: unknown, code: "admission_unavailable" | "storage_unavailable"): never {
-  console.error(JSON.stringify({ event: "gate_unreachable", reason: error instanceof Error ? error.name : "unknown" }));
+  console.error(JSON.stringify({ event: "gate_unreachable", reason: String(error) }));
   const message = "The platform cannot check this request's limits right now, so it is refused. Try again shortly.";
   throw new ApiError(code, message, { headers: { "retry-after": "1" } });
 }
