@@ -1,4 +1,3 @@
-import { eq } from "drizzle-orm";
 import type { Copy, CopySink } from "../../durable-objects/ports";
 import type { ObjectAddress } from "../core/object-name";
 import { PLATFORM_TENANT, type Region } from "../tenancy/context";
@@ -69,11 +68,4 @@ async function directoryRow(directory: Directory, tenant: ObjectAddress, copy: C
     // An archived tenant keeps its entry: its operator can still read it.
     await directory.putTenant({ ...at, status: "active" });
   }
-}
-
-/** Marks when keys were last used; part of the ledger's turn, because it is as old as that. */
-export function lastUsedUpdates(data: TenantData, lastUsedMs: Readonly<Record<string, number>>): BoundStatement[] {
-  return Object.entries(lastUsedMs).map(([id, lastUsedAtMs]) =>
-    data.update(apiKey, { lastUsedAtMs }, eq(apiKey.id, id)),
-  );
 }

@@ -2,7 +2,7 @@ import { and, asc, eq, gte, lt, type SQL, sql } from "drizzle-orm";
 import type { Ledger } from "../../durable-objects/ports";
 import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
 import { type ObjectAddress, objectName } from "../core/object-name";
-import { lastUsedUpdates } from "./copies";
+import { lastUsedUpdates } from "./api-keys";
 import { usageRollup } from "./schema";
 import type { TenantData } from "./tenant-data";
 

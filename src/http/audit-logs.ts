@@ -1,6 +1,5 @@
 import { z } from "zod";
-import { type AuditRow, readAuditLog } from "../data/audit-log";
-import { unknownCursor } from "../tenancy/projects";
+import { type AuditRow, listAuditEvents } from "../audit/audit-log";
 import type { Handler } from "./handler";
 import { listToWire, seconds } from "./lists";
 import { parseQuery } from "./parse";
@@ -35,7 +34,7 @@ export const getAuditLogs: Handler = async (c) => {
   const nobody = (query.actor_emails && !query.actor_ids) || query.tenant_only;
   const page = nobody
     ? { rows: [], hasMore: false }
-    : await readAuditLog(c.var.services.data(c.var.tenant), {
+    : await listAuditEvents(c.var.services, c.var.tenant, {
         limit: query.limit,
         after: query.after,
         before: query.before,
@@ -45,7 +44,7 @@ export const getAuditLogs: Handler = async (c) => {
         actorIds: query.actor_ids ?? null,
         resourceIds: query.resource_ids ?? null,
       });
-  return c.json(listToWire(page ?? unknownCursor(), eventToWire));
+  return c.json(listToWire(page, eventToWire));
 };
 
 const eventToWire = (row: AuditRow) => ({

@@ -1,7 +1,6 @@
 import { z } from "zod";
-import type { JournalRow } from "../../durable-objects/tenant-gate.messages";
+import { type DecisionRow, listDecisions } from "../audit/decisions";
 import { ApiError } from "../errors";
-import { askGate } from "../tenancy/gates";
 import type { Handler } from "./handler";
 import { listToWire } from "./lists";
 import { parseQuery } from "./parse";
@@ -19,7 +18,6 @@ const Query = z.strictObject({
   api_key_id: z.string().min(1).max(200).optional(),
 });
 
-/** Every decision the platform made for this tenant, newest first; no database holds them, the gate answers. */
 export const getDecisions: Handler = async (c) => {
   const asked = parseQuery(Query, c.req.url);
   const { services, tenant } = c.var;
@@ -35,14 +33,13 @@ export const getDecisions: Handler = async (c) => {
     model: asked.model === undefined ? null : (services.pipeline.catalogue.find(asked.model)?.name ?? asked.model),
     keyId: asked.api_key_id ?? null,
   };
-  const gate = services.gate(tenant);
-  const page = await askGate(() => gate.decisions(query), "storage_unavailable");
+  const page = await listDecisions(services, tenant, query);
   const wire = listToWire(page, decisionToWire);
   return c.json(page.hasMore && page.lastSeq !== null ? { ...wire, last_id: `dec_${page.lastSeq}` } : wire);
 };
 
 /** Provider and provider model are the operator's business and stay out. */
-const decisionToWire = ({ seq, hash, decision }: JournalRow) => ({
+const decisionToWire = ({ seq, hash, decision }: DecisionRow) => ({
   id: `dec_${seq}`,
   object: "tenantry.decision" as const,
   hash,

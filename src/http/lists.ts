@@ -1,5 +1,10 @@
 import { z } from "zod";
-import type { Page } from "../data/page";
+
+/** A part of a list, as services give it. */
+interface Page<R> {
+  readonly rows: readonly R[];
+  readonly hasMore: boolean;
+}
 
 /** Query parameters of every list that pages by `after`. */
 export const pageQuery = (defaultLimit: number) =>

@@ -1,9 +1,6 @@
 import { z } from "zod";
-import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
-import { objectName } from "../core/object-name";
 import { ApiError } from "../errors";
-import { BUCKET_MS, type UsageQuery, type UsageResult, usageReport } from "../metering/usage-report";
-import { askGate } from "../tenancy/gates";
+import { BUCKET_MS, type UsageKind, type UsageQuery, type UsageResult, usageReport } from "../metering/usage-report";
 import type { AppContext, Handler } from "./handler";
 import { seconds } from "./lists";
 import { parseQuery } from "./parse";
@@ -35,7 +32,7 @@ const EmbeddingsQuery = Query.omit({ batch: true }).extend({
 export const getCompletionsUsage: Handler = (c) => report(c, "completions", parseQuery(Query, c.req.url));
 export const getEmbeddingsUsage: Handler = (c) => report(c, "embeddings", parseQuery(EmbeddingsQuery, c.req.url));
 
-async function report(c: AppContext, kind: HourlyUsage["kind"], asked: z.output<typeof Query>): Promise<Response> {
+async function report(c: AppContext, kind: UsageKind, asked: z.output<typeof Query>): Promise<Response> {
   const width = BUCKET_MS[asked.bucket_width];
   const [defaultLimit, maxLimit] = PAGE[asked.bucket_width];
   const limit = asked.limit ?? defaultLimit;
@@ -63,9 +60,7 @@ async function report(c: AppContext, kind: HourlyUsage["kind"], asked: z.output<
     batch: asked.batch ?? null,
     groupBy: asked.group_by ?? [],
   };
-  const buckets = asked.user_ids
-    ? []
-    : await usageReport(c.var.services.data(c.var.tenant), query, await tailOf(c, query));
+  const buckets = asked.user_ids ? [] : await usageReport(c.var.services, c.var.tenant, query);
   const data = buckets.map((bucket) => ({
     object: "bucket" as const,
     start_time: seconds(bucket.fromMs),
@@ -76,19 +71,7 @@ async function report(c: AppContext, kind: HourlyUsage["kind"], asked: z.output<
   return c.json({ object: "page", data, has_more: hasMore, next_page: next });
 }
 
-/** One project's own gate knows what the ledger does not have yet; an organization-wide read does without. */
-async function tailOf(c: AppContext, query: UsageQuery) {
-  const [id, ...others] = query.projectIds ?? [];
-  if (id === undefined || others.length > 0) return null;
-  const { services, tenant } = c.var;
-  const project = await services.authenticator.enterTenant(tenant, id);
-  if (!project) return null;
-  const gate = services.gate(project);
-  const usage = await askGate(() => gate.unsyncedUsage(), "storage_unavailable");
-  return { projectId: id, gate: objectName(project), usage };
-}
-
-function resultToWire(kind: HourlyUsage["kind"], { dimensions, ...counts }: UsageResult) {
+function resultToWire(kind: UsageKind, { dimensions, ...counts }: UsageResult) {
   const { project_id, user_id, api_key_id, model, batch, service_tier } = dimensions;
   const shared = {
     input_tokens: counts.inputTokens,

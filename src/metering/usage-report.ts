@@ -1,6 +1,9 @@
 import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
+import { objectName } from "../core/object-name";
 import { type ProjectUsage, readRollups } from "../data/ledger";
-import type { TenantData } from "../data/tenant-data";
+import type { TenantContext } from "../tenancy/context";
+import { askGate } from "../tenancy/gates";
+import type { TenancyPorts } from "../tenancy/ports";
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -9,8 +12,9 @@ export type BucketWidth = keyof typeof BUCKET_MS;
 
 export type Dimension = "project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier";
 
+export type UsageKind = HourlyUsage["kind"];
 export interface UsageQuery {
-  readonly kind: HourlyUsage["kind"];
+  readonly kind: UsageKind;
   readonly fromMs: number;
   readonly toMs: number;
   readonly width: BucketWidth;
@@ -36,22 +40,22 @@ export interface UsageBucket {
 }
 
 /**
- * Usage in buckets of UTC time. The ledger is at most 60 s behind; where one project is asked for, `tail` brings
- * that project's gate's own hours, which replace what the ledger has of them.
+ * Usage in buckets of UTC time. The ledger is at most 60 s behind; where one project is asked for, that project's
+ * gate brings its own hours, which replace what the ledger has of them.
  */
 export async function usageReport(
-  platform: TenantData,
+  ports: TenancyPorts,
+  operator: TenantContext,
   query: UsageQuery,
-  tail: { readonly projectId: string; readonly gate: string; readonly usage: readonly HourlyUsage[] } | null,
 ): Promise<UsageBucket[]> {
   const width = BUCKET_MS[query.width];
   const fromMs = query.fromMs - (query.fromMs % width);
   const hours = new Map<string, ProjectUsage>();
   const hourFromMs = fromMs - (fromMs % HOUR_MS);
-  for (const row of await readRollups(platform, { ...query, fromMs: hourFromMs })) hours.set(nameOf(row), row);
-  for (const usage of tail?.usage ?? []) {
-    if (!tail || usage.kind !== query.kind || usage.hourMs < hourFromMs || usage.hourMs >= query.toMs) continue;
-    const row = { ...usage, projectId: tail.projectId, gate: tail.gate };
+  for (const row of await readRollups(ports.data(operator), { ...query, fromMs: hourFromMs }))
+    hours.set(nameOf(row), row);
+  for (const row of await tailOf(ports, operator, query)) {
+    if (row.kind !== query.kind || row.hourMs < hourFromMs || row.hourMs >= query.toMs) continue;
     hours.set(nameOf(row), row);
   }
   const matching = [...hours.values()].filter((row) => matches(row, query));
@@ -61,6 +65,17 @@ export async function usageReport(
     buckets.push({ fromMs: at, toMs: at + width, results: grouped(parts, query.groupBy) });
   }
   return buckets;
+}
+
+/** What one project's own gate knows and the ledger may not have yet; an organization-wide read does without. */
+async function tailOf(ports: TenancyPorts, operator: TenantContext, query: UsageQuery): Promise<ProjectUsage[]> {
+  const [projectId, ...others] = query.projectIds ?? [];
+  if (projectId === undefined || others.length > 0) return [];
+  const project = await ports.authenticator.enterTenant(operator, projectId);
+  if (!project) return [];
+  const gate = ports.gate(project);
+  const usage = await askGate(() => gate.unsyncedUsage(), "storage_unavailable");
+  return usage.map((hour) => ({ ...hour, projectId, gate: objectName(project) }));
 }
 
 const nameOf = ({ gate, hourMs, kind, model, keyId, serviceTier, batch }: ProjectUsage) =>

@@ -1,6 +1,5 @@
-import { eq } from "drizzle-orm";
-import { type Page, type PageRequest, readPage } from "../data/page";
-import { apiKey } from "../data/schema";
+import { type ApiKeyRow, findApiKey, pageOfApiKeys } from "../data/api-keys";
+import type { Page, PageRequest } from "../data/page";
 import { ApiError } from "../errors";
 import type { Scope, TenantContext } from "./context";
 import { changeTenant } from "./gates";
@@ -9,7 +8,7 @@ import { generateKey, hashKey, type KeyKind, redactKey } from "./keys";
 import type { TenancyPorts } from "./ports";
 import { unknownCursor } from "./projects";
 
-export type ApiKeyRow = typeof apiKey.$inferSelect;
+export type { ApiKeyRow } from "../data/api-keys";
 
 /** A new key: `value` is shown once and kept nowhere. */
 export interface IssuedKey {
@@ -55,7 +54,7 @@ async function issue(
 }
 
 export async function retrieveApiKey(ports: TenancyPorts, owner: TenantContext, id: string): Promise<ApiKeyRow> {
-  const row = await ports.data(owner).first(apiKey, eq(apiKey.id, id));
+  const row = await findApiKey(ports.data(owner), id);
   if (!row) throw new ApiError("not_found", `No API key found with id '${id}'.`, { param: "api_key_id" });
   return row;
 }
@@ -65,7 +64,7 @@ export async function listApiKeys(
   owner: TenantContext,
   page: PageRequest,
 ): Promise<Page<ApiKeyRow>> {
-  return (await readPage(ports.data(owner), apiKey, page)) ?? unknownCursor();
+  return (await pageOfApiKeys(ports.data(owner), page)) ?? unknownCursor();
 }
 
 /** Revokes a key: within a second it is refused everywhere. */

@@ -1,6 +1,5 @@
-import { eq, isNull } from "drizzle-orm";
-import { type Page, type PageRequest, readPage } from "../data/page";
-import { project } from "../data/schema";
+import type { Page, PageRequest } from "../data/page";
+import { findProject, type ProjectRow, pageOfProjects } from "../data/projects";
 import { ApiError } from "../errors";
 import type { TenantContext } from "./context";
 import { changeTenant } from "./gates";
@@ -8,7 +7,7 @@ import { newId } from "./ids";
 import type { TenancyPorts } from "./ports";
 import { regionOf } from "./regions";
 
-export type ProjectRow = typeof project.$inferSelect;
+export type { ProjectRow } from "../data/projects";
 
 /** The operator's context inside one of its tenants; a foreign or unknown id is the same "no such project". */
 export async function enterProject(ports: TenancyPorts, operator: TenantContext, id: string): Promise<TenantContext> {
@@ -36,7 +35,7 @@ export async function createProject(
 }
 
 export async function retrieveProject(ports: TenancyPorts, operator: TenantContext, id: string): Promise<ProjectRow> {
-  const row = await ports.data(operator).first(project, eq(project.id, id));
+  const row = await findProject(ports.data(operator), id);
   if (!row) throw projectNotFound(id);
   return row;
 }
@@ -46,8 +45,7 @@ export async function listProjects(
   operator: TenantContext,
   page: PageRequest & { readonly includeArchived: boolean },
 ): Promise<Page<ProjectRow>> {
-  const where = page.includeArchived ? undefined : isNull(project.archivedAtMs);
-  return (await readPage(ports.data(operator), project, page, where)) ?? unknownCursor();
+  return (await pageOfProjects(ports.data(operator), page)) ?? unknownCursor();
 }
 
 export async function modifyProject(

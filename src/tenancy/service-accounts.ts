@@ -1,6 +1,5 @@
-import { eq } from "drizzle-orm";
-import { type Page, type PageRequest, readPage } from "../data/page";
-import { serviceAccount } from "../data/schema";
+import type { Page, PageRequest } from "../data/page";
+import { findServiceAccount, pageOfServiceAccounts, type ServiceAccountRow } from "../data/service-accounts";
 import { ApiError } from "../errors";
 import type { TenantContext } from "./context";
 import { changeTenant } from "./gates";
@@ -8,7 +7,7 @@ import { newId } from "./ids";
 import type { TenancyPorts } from "./ports";
 import { unknownCursor } from "./projects";
 
-export type ServiceAccountRow = typeof serviceAccount.$inferSelect;
+export type { ServiceAccountRow } from "../data/service-accounts";
 
 /** @param tenant the operator inside the tenant */
 export async function createServiceAccount(
@@ -26,7 +25,7 @@ export async function retrieveServiceAccount(
   tenant: TenantContext,
   id: string,
 ): Promise<ServiceAccountRow> {
-  const row = await ports.data(tenant).first(serviceAccount, eq(serviceAccount.id, id));
+  const row = await findServiceAccount(ports.data(tenant), id);
   if (!row)
     throw new ApiError("not_found", `No service account found with id '${id}'.`, { param: "service_account_id" });
   return row;
@@ -37,7 +36,7 @@ export async function listServiceAccounts(
   tenant: TenantContext,
   page: PageRequest,
 ): Promise<Page<ServiceAccountRow>> {
-  return (await readPage(ports.data(tenant), serviceAccount, page)) ?? unknownCursor();
+  return (await pageOfServiceAccounts(ports.data(tenant), page)) ?? unknownCursor();
 }
 
 export async function modifyServiceAccount(
