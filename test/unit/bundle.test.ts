@@ -1,0 +1,91 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { unstable_readConfig } from "wrangler";
+
+const ROOT = join(import.meta.dirname, "../..");
+const folder = mkdtempSync(join(tmpdir(), "tenantry-bundle-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const ENVIRONMENTS = [
+  { name: "local", environment: "", main: "dev.js" },
+  { name: "production", environment: "production", main: "index.js" },
+] as const;
+
+const config = (environment: string) =>
+  unstable_readConfig({ config: join(ROOT, "wrangler.toml"), env: environment }, { hideWarnings: true });
+
+/** Classes and entrypoints that a configuration counts on; a dry run does not notice when the bundle lacks one. */
+function declared(environment: string): string[] {
+  const { exports, durable_objects, services, name } = config(environment);
+  const entrypoints = services
+    ?.filter(({ service }: { service: string }) => service === name)
+    .map(({ entrypoint }: { entrypoint?: string }) => entrypoint ?? "default");
+  const classes = durable_objects.bindings.map(({ class_name }: { class_name: string }) => class_name);
+  return [...new Set(["default", ...Object.keys(exports ?? {}), ...classes, ...(entrypoints ?? [])])].sort();
+}
+
+function build(environment: string, name: string): string {
+  const wrangler = join(ROOT, "node_modules/wrangler/bin/wrangler.js");
+  const outdir = join(folder, name);
+  execFileSync(process.execPath, [wrangler, "deploy", "--dry-run", `--env=${environment}`, "--outdir", outdir], {
+    cwd: ROOT,
+    stdio: "pipe",
+  });
+  return outdir;
+}
+
+const exportsOf = (bundle: string) =>
+  [...(bundle.match(/export \{([^}]*)\};\s*(?:\/\/#.*)?\s*$/)?.[1] ?? "").matchAll(/(?:\bas\s+)?([\w$]+)\s*(?:,|$)/g)]
+    .map(([, name]) => name ?? "")
+    .sort();
+
+describe.each(ENVIRONMENTS)("the $name bundle", ({ name, environment, main }) => {
+  const outdir = build(environment, name);
+  const bundle = readFileSync(join(outdir, main), "utf8");
+
+  it("exports exactly the classes and entrypoints that its configuration declares", () => {
+    expect(exportsOf(bundle)).toEqual(declared(environment));
+  });
+
+  it.runIf(name === "production")("contains nothing of the embedded model and none of the local secrets", () => {
+    for (const trace of [
+      "tiny-support",
+      "@local/",
+      "local-development-only",
+      "EmbeddedModel",
+      "safetensors",
+      "<|assistant|>",
+    ]) {
+      expect(bundle).not.toContain(trace);
+    }
+    expect(readdirSync(outdir).filter((file) => file.endsWith(".bin"))).toEqual([]);
+  });
+});
+
+describe("the production configuration", () => {
+  it("requires its secrets and writes none of them down", () => {
+    const { vars, secrets } = config("production") as { vars: object; secrets?: { required?: string[] } };
+    expect(secrets?.required).toEqual(["TOKEN_SECRET", "WRAPPING_KEYS", "BOOTSTRAP_ADMIN_KEY_HASH"]);
+    expect(Object.keys(vars)).not.toEqual(expect.arrayContaining(["TOKEN_SECRET"]));
+    expect(JSON.stringify(vars)).not.toContain("local-development-only");
+  });
+});
+
+describe("the local databases", () => {
+  it("apply every migration there is, in order", async () => {
+    const source = readFileSync(join(ROOT, "local-ai/local-databases.ts"), "utf8");
+    for (const [binding, migrations] of [
+      ["DB", "d1"],
+      ["DIRECTORY", "directory"],
+    ] as const) {
+      const files = readdirSync(join(ROOT, "migrations", migrations))
+        .filter((file) => file.endsWith(".sql"))
+        .sort();
+      const listed = [...(source.match(new RegExp(`${binding}: \\[(.*)\\]`))?.[1] ?? "").matchAll(/name: "([^"]+)"/g)];
+      expect(listed.map(([, file]) => file)).toEqual(files);
+    }
+  });
+});
