@@ -1,34 +1,26 @@
-import { type Bucket, MinuteWindow } from "./minute-window";
+import { Deadlines } from "./deadlines";
+import { type Counted, type Draw, type RateRefusal, type RateRule, RateWindows, type RuleBucket } from "./rate-windows";
 import type { ServiceTier } from "./records";
-import { WaitingLine } from "./waiting-line";
+import { type Waiter, WaitingLine } from "./waiting-line";
 
-export interface RateRule {
-  /** Names the window; unique within a tenant. */
-  readonly key: string;
-  readonly name: "requests_per_minute" | "tokens_per_minute" | "end_user_requests_per_minute";
-  readonly unit: "requests" | "tokens";
-  readonly limit: number;
-}
+export { MIN_OUTPUT_TOKENS, type RateRule } from "./rate-windows";
 
 /** @typeParam F facts of the call; opaque here, kept in its hold */
-export interface AdmissionRequest<F> {
+export interface AdmissionRequest<F> extends Draw {
   readonly facts: F;
   readonly requestId: string;
   readonly class: ServiceTier;
-  /** All of them must have room. */
-  readonly rates: readonly RateRule[];
-  /** Upper bound of the prompt. */
-  readonly promptTokens: number;
-  /** Cap per choice. */
-  readonly outputTokens: number;
-  readonly choices: number;
-  /** The caller named no cap, so it may be lowered to what the token limit still allows. */
-  readonly outputLowerable: boolean;
+  /** The tenant's: the one that came last holds for all who wait. */
   readonly inFlightLimit: number;
   readonly queueLength: number;
+  /** The caller's deadline for waiting. */
   readonly giveUpAtMs: number;
+  /** After which an unsettled hold is overdue. */
   readonly holdMs: number;
 }
+
+/** What {@link AdmissionBook.relimit} may change of one that waits. */
+export type Limits = Pick<AdmissionRequest<unknown>, "rates" | "inFlightLimit">;
 
 /** A running call's claim: a slot, and tokens counted at their worst case. */
 export interface Hold<F> {
@@ -42,21 +34,16 @@ export interface Hold<F> {
   readonly choices: number;
   readonly promptTokens: number;
   /** Where its tokens were counted. */
-  readonly counted: readonly { readonly rule: string; readonly bucketMs: number }[];
+  readonly counted: Counted;
 }
 
-export interface Refusal {
+/** Of a rate, of the slots (`in_flight`: the line is full), or of a wait longer than the caller's patience. */
+export interface Refusal extends Omit<RateRefusal, "rule"> {
   readonly rule: RateRule["name"] | "in_flight" | "queue_timeout";
-  readonly limit: number;
-  readonly used: number;
-  readonly requested: number;
-  readonly retryAfterMs: number;
-  /** Larger than the limit itself: waiting does not help. */
-  readonly neverFits: boolean;
 }
 
 export type Admission<F> =
-  | { readonly verdict: "granted"; readonly hold: Hold<F> }
+  | { readonly verdict: "granted"; readonly outputTokens: number; readonly hold: Hold<F> }
   | { readonly verdict: "waiting"; readonly position: number }
   | { readonly verdict: "refused"; readonly refusal: Refusal };
 
@@ -64,48 +51,48 @@ export type LineVerdict<F> =
   | { readonly requestId: string; readonly hold: Hold<F> }
   | { readonly requestId: string; readonly refusal: Refusal };
 
-/** A cap is never lowered below this: a shorter answer helps nobody. */
-export const MIN_OUTPUT_TOKENS = 16;
 /** What a call is expected to take while nothing is known. */
 const FIRST_GUESS_MS = 2_000;
 /** Weight of the newest duration in the moving average. */
 const AVERAGE_WEIGHT = 0.1;
 
-interface Waiting<F> {
-  readonly id: string;
-  readonly class: ServiceTier;
-  readonly enqueuedAtMs: number;
-  readonly giveUpAtMs: number;
+/** Its cap is lowered already, so that its claim is what its grant will count. */
+interface Waiting<F> extends Waiter {
   readonly request: AdmissionRequest<F>;
-  /** Lowered already, so that its claim is what its grant will count. */
-  readonly outputTokens: number;
 }
 
 /**
- * The admission state of one tenant: windows, holds, the waiting line. A deterministic state machine without I/O;
+ * The admission state of one tenant: rates, holds, the waiting line. A deterministic state machine without I/O;
  * limits come with each request, so changing one keeps the usage so far.
  *
  * Rates refuse at once; only the in-flight limit makes a request wait. One that waits claims its rates meanwhile and
- * counts them when it is granted.
+ * counts them when it is granted. After whatever may have freed a slot (settle, release, expire, a changed limit) the
+ * caller asks {@link grantWaiting}.
+ *
+ * Only the average duration is not persisted: it is a guess, and starts anew.
  */
 export class AdmissionBook<F> {
-  readonly #windows = new Map<string, MinuteWindow>();
-  readonly #claims = new Map<string, number>(); // rule → what waiting requests will count
-  readonly #holds = new Map<string, Hold<F>>(); // in order of grant
+  #rates = new RateWindows();
+  readonly #holds = new Map<string, Hold<F>>();
+  readonly #expiries = new Deadlines();
   readonly #line = new WaitingLine<Waiting<F>>();
   readonly #dirtyHolds = new Set<string>();
+  #inFlightLimit = 0;
   #averageMs = FIRST_GUESS_MS;
 
   /** From what {@link takeDirty} persisted. Those who waited are gone: so are their callers. */
   static restore<F>(stored: {
     readonly holds: readonly Hold<F>[];
-    readonly buckets: readonly (Bucket & { readonly rule: string })[];
+    readonly buckets: readonly RuleBucket[];
   }): AdmissionBook<F> {
     const book = new AdmissionBook<F>();
-    const byRule = Map.groupBy(stored.buckets, (bucket) => bucket.rule);
-    for (const [rule, buckets] of byRule) book.#windows.set(rule, MinuteWindow.restore(buckets));
-    for (const hold of [...stored.holds].sort((a, b) => a.grantedAtMs - b.grantedAtMs))
+    let atMs = 0;
+    for (const hold of stored.holds) {
       book.#holds.set(hold.requestId, hold);
+      book.#expiries.set(hold.requestId, hold.expiresAtMs);
+      atMs = Math.max(atMs, hold.grantedAtMs);
+    }
+    book.#rates = RateWindows.restore(stored.buckets, atMs);
     return book;
   }
 
@@ -121,101 +108,133 @@ export class AdmissionBook<F> {
     return this.#line.size;
   }
 
+  /**
+   * Decides at once: a hold, a place in the line, or a refusal. An id that holds or waits already gets the same
+   * answer again and nothing is counted twice.
+   * @throws RangeError for numbers that cannot be counted
+   */
   admit(request: AdmissionRequest<F>, nowMs: number): Admission<F> {
-    const fit = this.#fit(request, nowMs);
-    if ("refusal" in fit) return { verdict: "refused", refusal: fit.refusal };
-    const { outputTokens } = fit;
+    const atMs = this.#rates.tick(nowMs);
+    const known = this.#known(request.requestId);
+    if (known) return known;
+    this.#inFlightLimit = request.inFlightLimit;
+    const fit = this.#rates.fit(request, nowMs);
+    if ("rule" in fit) return { verdict: "refused", refusal: fit };
+    const fitted = { ...request, outputTokens: fit.outputTokens };
     if (this.#holds.size < request.inFlightLimit && this.#line.size === 0) {
-      return { verdict: "granted", hold: this.#grant(request, outputTokens, nowMs, nowMs) };
+      return grantedOf(this.#grant(fitted, atMs, atMs));
     }
-    const position = this.#line.ahead(request.class, nowMs);
+    const position = this.#line.ahead(request.class, atMs);
     const refusal = this.#hopeless(request, position, nowMs);
     if (refusal) return { verdict: "refused", refusal };
     const { requestId: id, giveUpAtMs } = request;
-    this.#line.push({ id, class: request.class, enqueuedAtMs: nowMs, giveUpAtMs, request, outputTokens });
-    this.#claim(request, outputTokens, 1);
+    this.#line.push({ id, class: request.class, enqueuedAtMs: atMs, giveUpAtMs, request: fitted });
+    this.#rates.claim(fitted);
     return { verdict: "waiting", position };
   }
 
-  /** Ends a hold with what the call really took. A second end, or one after the expiry, is none. */
+  /**
+   * Ends a hold with what the call really took, which is counted in the bucket of its grant: never more than its
+   * worst case, for what came on top is the platform's loss. A second end, or one after the expiry, is none.
+   * @throws RangeError for tokens that cannot be counted
+   */
   settle(requestId: string, tokensUsed: number, nowMs: number): { settled: true; hold: Hold<F> } | { settled: false } {
-    const hold = this.#end(requestId);
+    const atMs = this.#rates.tick(nowMs);
+    const hold = this.#holds.get(requestId);
     if (!hold) return { settled: false };
-    this.#averageMs += AVERAGE_WEIGHT * (Math.max(0, nowMs - hold.grantedAtMs) - this.#averageMs);
-    this.#countTokens(hold, tokensUsed);
+    this.#rates.giveBack(hold.counted, Math.max(0, worstCaseOf(hold) - Math.max(0, tokensUsed)));
+    this.#end(hold);
+    this.#averageMs += AVERAGE_WEIGHT * (atMs - hold.grantedAtMs - this.#averageMs);
     return { settled: true, hold };
   }
 
-  /** Ends the hold of a call that never ran: its tokens go back, as a request it stays counted. */
+  /**
+   * Ends the hold of a call that never ran: its tokens go back, as a request it stays counted.
+   * @returns false where there is no such hold
+   */
   release(requestId: string): boolean {
-    const hold = this.#end(requestId);
-    if (hold) this.#countTokens(hold, 0);
-    return hold !== undefined;
+    const hold = this.#holds.get(requestId);
+    if (!hold) return false;
+    this.#rates.giveBack(hold.counted, worstCaseOf(hold));
+    this.#end(hold);
+    return true;
   }
 
   /** A waiting request goes away. @returns false for one that does not wait */
   leave(requestId: string): boolean {
     const waiting = this.#line.remove(requestId);
-    if (waiting) this.#claim(waiting.request, waiting.outputTokens, -1);
+    if (waiting) this.#rates.unclaim(waiting.request);
     return waiting !== undefined;
   }
 
   /** Ends what is overdue: holds stay counted at their worst case, waiting requests are refused. */
   expire(nowMs: number): { unreconciled: Hold<F>[]; gaveUp: { requestId: string; refusal: Refusal }[] } {
-    const unreconciled = [...this.#holds.values()].filter((hold) => hold.expiresAtMs <= nowMs);
-    for (const hold of unreconciled) this.#end(hold.requestId);
-    const gaveUp = this.#line.expire(nowMs).map((waiting) => {
-      this.#claim(waiting.request, waiting.outputTokens, -1);
-      return { requestId: waiting.id, refusal: this.#slotRefusal("queue_timeout", waiting.request, this.#averageMs) };
-    });
-    return { unreconciled, gaveUp };
+    const atMs = this.#rates.tick(nowMs);
+    const unreconciled: Hold<F>[] = [];
+    for (const requestId of this.#expiries.takeDue(atMs)) {
+      const hold = this.#holds.get(requestId);
+      if (!hold) continue;
+      this.#end(hold);
+      unreconciled.push(hold);
+    }
+    return { unreconciled, gaveUp: this.#giveUp(nowMs) };
   }
 
-  /** Grants or refuses those at the head of the line, as far as there are slots. */
+  /**
+   * Grants those at the head of the line, as far as there are slots. Refused are those whose patience has ended, and
+   * those whose rates no longer have room because a limit was lowered meanwhile.
+   */
   grantWaiting(nowMs: number): LineVerdict<F>[] {
-    const verdicts: LineVerdict<F>[] = [];
-    for (let next = this.#line.first(); next; next = this.#line.first()) {
-      if (this.#holds.size >= next.request.inFlightLimit) break;
-      const { id: requestId, request, outputTokens, enqueuedAtMs } = next;
-      this.leave(requestId);
-      // Checked again: a limit may have been lowered while it waited.
-      const fit = this.#fit({ ...request, outputTokens }, nowMs);
-      if ("refusal" in fit) verdicts.push({ requestId, refusal: fit.refusal });
-      else verdicts.push({ requestId, hold: this.#grant(request, fit.outputTokens, enqueuedAtMs, nowMs) });
+    const atMs = this.#rates.tick(nowMs);
+    const verdicts: LineVerdict<F>[] = this.#giveUp(nowMs);
+    while (this.#holds.size < this.#inFlightLimit) {
+      const next = this.#line.pop(nowMs);
+      if (!next) break;
+      const { id: requestId, request, enqueuedAtMs } = next;
+      this.#rates.unclaim(request);
+      const fit = this.#rates.fitFirst(request, nowMs);
+      if ("rule" in fit) verdicts.push({ requestId, refusal: fit });
+      else {
+        const hold = this.#grant({ ...request, outputTokens: fit.outputTokens }, enqueuedAtMs, atMs);
+        verdicts.push({ requestId, hold });
+      }
     }
     return verdicts;
   }
 
-  /** Those who wait get the limits of now. */
-  relimit(change: (request: AdmissionRequest<F>) => AdmissionRequest<F>): void {
-    for (const waiting of this.#line.waiters()) {
-      this.leave(waiting.id);
-      const request = change(waiting.request);
-      this.#line.push({ ...waiting, request });
-      this.#claim(request, waiting.outputTokens, 1);
-    }
+  /** Those who wait get the limits of now; {@link grantWaiting} then decides by them. */
+  relimit(change: (request: AdmissionRequest<F>) => Limits): void {
+    this.#line.update(({ request }) => {
+      const { rates, inFlightLimit } = change(request);
+      this.#rates.unclaim(request);
+      const relimited = { ...request, rates, inFlightLimit };
+      this.#rates.claim(relimited);
+      this.#inFlightLimit = inFlightLimit;
+      return { request: relimited };
+    });
+  }
+
+  /** When {@link expire} has something to do; undefined while it has not. */
+  nextDueMs(): number | undefined {
+    const dueMs = Math.min(this.nextHoldExpiryMs() ?? Infinity, this.nextGiveUpMs() ?? Infinity);
+    return dueMs === Infinity ? undefined : dueMs;
   }
 
   nextHoldExpiryMs(): number | undefined {
-    if (this.#holds.size === 0) return undefined;
-    let leastMs = Number.POSITIVE_INFINITY;
-    for (const hold of this.#holds.values()) leastMs = Math.min(leastMs, hold.expiresAtMs);
-    return leastMs;
+    return this.#expiries.nextMs();
   }
 
   nextGiveUpMs(): number | undefined {
     return this.#line.nextGiveUpMs();
   }
 
+  /** Each rule's state: `used` is counted and claimed; `resetMs` is the wait until nothing counts any more. */
   rates(rules: readonly RateRule[], nowMs: number) {
-    return rules.map(({ key, name, unit, limit }) => {
-      const used = this.#used(key, nowMs);
-      const resetMs = this.#windows.get(key)?.resetMs(nowMs) ?? 0;
-      return { name, unit, limit, used, remaining: Math.max(0, limit - used), resetMs };
-    });
+    this.#rates.tick(nowMs);
+    return this.#rates.state(rules, nowMs);
   }
 
-  /** What must be written so that {@link restore} finds it; also drops windows that ran empty. */
+  /** What must be written so that {@link restore} finds it. */
   takeDirty() {
     const holds = { upsert: [] as Hold<F>[], remove: [] as string[] };
     for (const requestId of this.#dirtyHolds) {
@@ -224,102 +243,64 @@ export class AdmissionBook<F> {
       else holds.remove.push(requestId);
     }
     this.#dirtyHolds.clear();
-    const buckets = { upsert: [] as (Bucket & { rule: string })[], remove: [] as { rule: string; bucketMs: number }[] };
-    for (const [rule, window] of this.#windows) {
-      const dirty = window.takeDirty();
-      buckets.upsert.push(...dirty.upsert.map((bucket) => ({ rule, ...bucket })));
-      buckets.remove.push(...dirty.remove.map((bucketMs) => ({ rule, bucketMs })));
-      if (window.isEmpty) this.#windows.delete(rule);
-    }
-    return { holds, buckets };
+    return { holds, buckets: this.#rates.takeDirty() };
   }
 
-  #used(rule: string, nowMs: number): number {
-    return (this.#windows.get(rule)?.total(nowMs) ?? 0) + (this.#claims.get(rule) ?? 0);
-  }
-
-  /** Whether every rate has room; where the cap may be lowered, the cap that has. */
-  #fit(request: AdmissionRequest<F>, nowMs: number): { outputTokens: number } | { refusal: Refusal } {
-    let { outputTokens } = request;
-    for (const rule of request.rates) {
-      const used = this.#used(rule.key, nowMs);
-      const room = rule.limit - used;
-      if (rule.unit === "tokens" && request.outputLowerable) {
-        const affordable = Math.floor((room - request.promptTokens) / request.choices);
-        outputTokens = Math.min(outputTokens, Math.max(affordable, MIN_OUTPUT_TOKENS));
-      }
-      const cost = costOf(rule, request, outputTokens);
-      if (cost > room) return { refusal: this.#rateRefusal(rule, used, cost, nowMs) };
-    }
-    return { outputTokens };
-  }
-
-  #rateRefusal(rule: RateRule, used: number, cost: number, nowMs: number): Refusal {
-    const { name, key, limit } = rule;
-    const neverFits = cost > limit;
-    const window = this.#windows.get(key);
-    const claimed = this.#claims.get(key) ?? 0;
-    // What waiting requests claim leaves the window a minute after their grant at the latest.
-    const fits = !neverFits && window && cost + claimed <= limit;
-    const retryAfterMs = neverFits ? 0 : fits ? window.retryAfterMs(cost + claimed, limit, nowMs) : 60_250;
-    return { rule: name, limit, used, requested: cost, retryAfterMs, neverFits };
+  #known(requestId: string): Admission<F> | undefined {
+    const hold = this.#holds.get(requestId);
+    if (hold) return grantedOf(hold);
+    const position = this.#line.position(requestId);
+    return position === undefined ? undefined : { verdict: "waiting", position };
   }
 
   /** A line that is full, or so long that this caller's patience would end before its turn. */
   #hopeless(request: AdmissionRequest<F>, position: number, nowMs: number): Refusal | undefined {
-    const waitMs = ((position + 1) * this.#averageMs) / Math.max(1, request.inFlightLimit);
-    if (request.inFlightLimit === 0) return { ...this.#slotRefusal("in_flight", request, 0), neverFits: true };
-    if (this.#line.size >= request.queueLength) return this.#slotRefusal("in_flight", request, waitMs);
-    if (nowMs + waitMs > request.giveUpAtMs) return this.#slotRefusal("queue_timeout", request, waitMs);
+    const waitMs = this.#waitMs(position);
+    if (request.inFlightLimit === 0) return { ...this.#slotRefusal("in_flight", 0), neverFits: true };
+    if (this.#line.size >= request.queueLength) return this.#slotRefusal("in_flight", waitMs);
+    if (nowMs + waitMs >= request.giveUpAtMs) return this.#slotRefusal("queue_timeout", waitMs);
     return undefined;
   }
 
-  #slotRefusal(rule: "in_flight" | "queue_timeout", request: AdmissionRequest<F>, waitMs: number): Refusal {
-    const used = this.#holds.size + this.#line.size;
-    const limit = request.inFlightLimit;
-    return { rule, limit, used, requested: 1, retryAfterMs: Math.max(1, Math.ceil(waitMs)), neverFits: false };
+  /** Until a slot comes to one with that many ahead, if calls take as long as they did. */
+  #waitMs(position: number): number {
+    return Math.max(1, Math.ceil(((position + 1) * this.#averageMs) / Math.max(1, this.#inFlightLimit)));
   }
 
-  #grant(request: AdmissionRequest<F>, outputTokens: number, enqueuedAtMs: number, nowMs: number): Hold<F> {
-    const { requestId, facts, promptTokens, choices } = request;
-    const counted: { rule: string; bucketMs: number }[] = [];
-    for (const rule of request.rates) {
-      const window = this.#windows.get(rule.key) ?? new MinuteWindow();
-      this.#windows.set(rule.key, window);
-      const bucketMs = window.add(costOf(rule, request, outputTokens), nowMs);
-      if (rule.unit === "tokens") counted.push({ rule: rule.key, bucketMs });
-    }
-    const times = { enqueuedAtMs, grantedAtMs: nowMs, expiresAtMs: nowMs + request.holdMs };
+  #slotRefusal(rule: "in_flight" | "queue_timeout", retryAfterMs: number): Refusal {
+    const [limit, used] = [this.#inFlightLimit, this.#holds.size];
+    return { rule, key: "in_flight", limit, used, requested: 1, retryAfterMs, neverFits: false };
+  }
+
+  #giveUp(nowMs: number): { requestId: string; refusal: Refusal }[] {
+    return this.#line.expire(nowMs).map(({ id: requestId, request }) => {
+      this.#rates.unclaim(request);
+      return { requestId, refusal: this.#slotRefusal("queue_timeout", this.#waitMs(this.#line.size)) };
+    });
+  }
+
+  #grant(request: AdmissionRequest<F>, enqueuedAtMs: number, atMs: number): Hold<F> {
+    const { requestId, facts, promptTokens, outputTokens, choices } = request;
+    const counted = this.#rates.count(request);
+    const times = { enqueuedAtMs, grantedAtMs: atMs, expiresAtMs: atMs + request.holdMs };
     const hold: Hold<F> = { requestId, facts, ...times, outputTokens, choices, promptTokens, counted };
     this.#holds.set(requestId, hold);
+    this.#expiries.set(requestId, hold.expiresAtMs);
     this.#dirtyHolds.add(requestId);
     return hold;
   }
 
-  #end(requestId: string): Hold<F> | undefined {
-    const hold = this.#holds.get(requestId);
-    if (!hold) return undefined;
+  #end({ requestId }: Hold<F>): void {
     this.#holds.delete(requestId);
+    this.#expiries.delete(requestId);
     this.#dirtyHolds.add(requestId);
-    return hold;
-  }
-
-  /** In the same bucket, and never above the worst case: what came on top of it is the platform's loss. */
-  #countTokens(hold: Hold<F>, tokensUsed: number): void {
-    const reserved = hold.promptTokens + hold.outputTokens * hold.choices;
-    const delta = Math.min(0, tokensUsed - reserved);
-    for (const { rule, bucketMs } of hold.counted) this.#windows.get(rule)?.correct(bucketMs, delta);
-  }
-
-  #claim(request: AdmissionRequest<F>, outputTokens: number, sign: 1 | -1): void {
-    for (const rule of request.rates) {
-      const claimed = (this.#claims.get(rule.key) ?? 0) + sign * costOf(rule, request, outputTokens);
-      if (claimed === 0) this.#claims.delete(rule.key);
-      else this.#claims.set(rule.key, claimed);
-    }
   }
 }
 
-function costOf<F>(rule: RateRule, request: AdmissionRequest<F>, outputTokens: number): number {
-  return rule.unit === "requests" ? 1 : request.promptTokens + outputTokens * request.choices;
-}
+const grantedOf = <F>(hold: Hold<F>): Admission<F> => ({
+  verdict: "granted",
+  outputTokens: hold.outputTokens,
+  hold,
+});
+
+const worstCaseOf = (hold: Hold<unknown>) => hold.promptTokens + hold.outputTokens * hold.choices;

@@ -17,7 +17,11 @@ export function chainHash(previous: string, seq: number, record: unknown, sha256
 /** What a reply carries of its record: enough to find it, and to notice when it was changed. */
 export const receipt = (seq: number, hash: string): string => `${seq}.${hash.slice(0, 16)}`;
 
-/** @returns the sequence number of the first row that does not follow from the one before, or null */
+/**
+ * Follows the chain from `start`. Rows cut off at the end leave no trace in the rest: whoever must notice that compares
+ * the last row with a checkpoint.
+ * @returns the sequence number of the first row that does not follow from the one before, or null
+ */
 export function verifyChain(
   rows: readonly ChainRow[],
   sha256: Sha256,
@@ -32,17 +36,25 @@ export function verifyChain(
 }
 
 /**
- * JSON with keys sorted, so that one record has one text (in the spirit of RFC 8785).
- * @throws TypeError for what has no such text: undefined inside lists, functions, numbers that are not finite
+ * JSON with keys sorted by UTF-16 code units, so that one record has one text, before and after it was stored (in the
+ * spirit of RFC 8785). Fields that are undefined are left out, as JSON does.
+ * @throws TypeError for what has no such text: numbers that are not finite, undefined inside lists, functions, and
+ *   objects such as Date or Map, whose content their fields do not hold
  */
 export function canonicalJson(value: unknown): string {
   if (value === null || typeof value === "boolean" || typeof value === "string") return JSON.stringify(value);
   if (typeof value === "number" && Number.isFinite(value)) return JSON.stringify(value);
-  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
-  if (typeof value === "object") {
+  if (Array.isArray(value)) return `[${Array.from(value, canonicalJson).join(",")}]`;
+  if (typeof value === "object" && isPlain(value)) {
     const entries = Object.entries(value).filter(([, item]) => item !== undefined);
     entries.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
     return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${canonicalJson(item)}`).join(",")}}`;
   }
   throw new TypeError(`no canonical JSON for ${typeof value}`);
+}
+
+/** Made by a literal or by JSON, of whichever realm. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }

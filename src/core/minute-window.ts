@@ -1,4 +1,4 @@
-/** A window's buckets: how much was counted in each 250 ms. */
+/** A window's bucket: how much was counted in these 250 ms. */
 export interface Bucket {
   readonly bucketMs: number;
   readonly count: number;
@@ -18,7 +18,7 @@ export class MinuteWindow {
   #total = 0;
   #newestMs = 0;
 
-  /** @param buckets as {@link buckets} gave them */
+  /** @param buckets as {@link buckets} gave them, in any order */
   static restore(buckets: readonly Bucket[]): MinuteWindow {
     const window = new MinuteWindow();
     for (const { bucketMs, count } of [...buckets].sort((a, b) => a.bucketMs - b.bucketMs)) {
@@ -35,8 +35,14 @@ export class MinuteWindow {
     return this.#total;
   }
 
-  /** Counts `cost` ≥ 0. @returns the start of the bucket it counts in */
+  /**
+   * Counts a cost; whether it fits is the caller's to ask.
+   * @param cost whole, ≥ 0
+   * @returns the start of the bucket it counts in
+   * @throws RangeError for another cost: one NaN would open the window forever
+   */
   add(cost: number, nowMs: number): number {
+    if (!Number.isSafeInteger(cost) || cost < 0) throw new RangeError(`a cost of ${cost} cannot be counted`);
     this.#expire(nowMs);
     const bucketMs = this.#newestMs - (this.#newestMs % BUCKET_MS);
     this.#buckets.set(bucketMs, (this.#buckets.get(bucketMs) ?? 0) + cost);
@@ -45,8 +51,13 @@ export class MinuteWindow {
     return bucketMs;
   }
 
-  /** Corrects what was counted in a bucket; without effect once that bucket has left, and never below zero. */
+  /**
+   * Corrects what was counted in a bucket; without effect once that bucket has left, and never below zero.
+   * @param delta whole
+   * @throws RangeError for another
+   */
   correct(bucketMs: number, delta: number): void {
+    if (!Number.isSafeInteger(delta)) throw new RangeError(`a correction by ${delta} cannot be counted`);
     const count = this.#buckets.get(bucketMs);
     if (count === undefined) return;
     const corrected = Math.max(0, count + delta);
@@ -62,25 +73,33 @@ export class MinuteWindow {
   retryAfterMs(cost: number, limit: number, nowMs: number): number {
     if (cost > limit) throw new RangeError(`a cost of ${cost} never fits a limit of ${limit}`);
     let excess = this.total(nowMs) + cost - limit;
-    if (excess <= 0) return 0;
+    let waitMs = 0;
     for (const [bucketMs, count] of this.#buckets) {
+      if (excess <= 0) break;
       excess -= count;
-      if (excess <= 0) return leavesAtMs(bucketMs) - nowMs;
+      waitMs = leavesAtMs(bucketMs) - nowMs;
     }
-    throw new RangeError("a window that holds more than its buckets");
+    return waitMs;
   }
 
-  /** Until everything that counts now has left. */
+  /** How long until nothing that counts now counts any more, in milliseconds. */
   resetMs(nowMs: number): number {
-    this.#expire(nowMs);
-    const newest = [...this.#buckets.keys()].at(-1);
-    return newest === undefined ? 0 : Math.max(0, leavesAtMs(newest) - nowMs);
+    let rest = this.total(nowMs);
+    let waitMs = 0;
+    for (const [bucketMs, count] of this.#buckets) {
+      if (rest <= 0) break; // what follows was corrected to nothing
+      rest -= count;
+      waitMs = leavesAtMs(bucketMs) - nowMs;
+    }
+    return waitMs;
   }
 
+  /** Without a bucket, be it one of zero. */
   get isEmpty(): boolean {
     return this.#buckets.size === 0;
   }
 
+  /** Oldest first. */
   buckets(): Bucket[] {
     return [...this.#buckets].map(([bucketMs, count]) => ({ bucketMs, count }));
   }

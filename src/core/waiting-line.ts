@@ -1,3 +1,4 @@
+import { Deadlines } from "./deadlines";
 import type { ServiceTier } from "./records";
 
 export interface Waiter {
@@ -11,64 +12,108 @@ export interface Waiter {
 export const AGE_MS = 5_000;
 const RANK: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
 
+interface Place<T> {
+  readonly key: number;
+  /** Between equal keys: first come, first served. */
+  readonly arrival: number;
+  waiter: T;
+}
+
 /**
  * A tenant's waiting line: classes with ageing. A waiter's place is its arrival plus {@link AGE_MS} for each class
- * below the first, so nobody starves, and the order of two waiters never changes.
+ * below the first, so nobody starves, and the order of two waiters never changes. The caller bounds its length.
+ *
+ * Sorted rather than a heap: how many would go before a newcomer is a binary search then, and a line is short enough
+ * that an insertion is one small copy.
  */
 export class WaitingLine<T extends Waiter> {
-  /** Sorted by place; a line is short (its length is bounded), so an insertion is a short copy. */
-  #line: { readonly place: number; readonly waiter: T }[] = [];
+  readonly #line: Place<T>[] = [];
+  readonly #places = new Map<string, Place<T>>();
+  readonly #giveUps = new Deadlines();
+  #arrivals = 0;
 
   get size(): number {
     return this.#line.length;
   }
 
+  get(id: string): T | undefined {
+    return this.#places.get(id)?.waiter;
+  }
+
+  /** @throws RangeError for an id that waits already */
   push(waiter: T): void {
-    this.#line.splice(this.#indexFor(waiter.class, waiter.enqueuedAtMs), 0, { place: placeOf(waiter), waiter });
+    if (this.#places.has(waiter.id)) throw new RangeError(`${waiter.id} waits already`);
+    const place = { key: keyOf(waiter.class, waiter.enqueuedAtMs), arrival: this.#arrivals++, waiter };
+    this.#line.splice(this.#indexOf(place.key, place.arrival), 0, place);
+    this.#places.set(waiter.id, place);
+    this.#giveUps.set(waiter.id, waiter.giveUpAtMs);
   }
 
-  /** How many would go before one that came now. */
+  /** How many would go before one of this class that came now. */
   ahead(tier: ServiceTier, nowMs: number): number {
-    return this.#indexFor(tier, nowMs);
+    return this.#indexOf(keyOf(tier, nowMs), this.#arrivals);
   }
 
-  first(): T | undefined {
-    return this.#line[0]?.waiter;
+  /** How many go before this one; undefined for one that does not wait. */
+  position(id: string): number | undefined {
+    const place = this.#places.get(id);
+    return place && this.#indexOf(place.key, place.arrival);
   }
 
-  waiters(): T[] {
-    return this.#line.map(({ waiter }) => waiter);
+  /** Takes out the first whose patience lasts; the others stay until {@link expire} names them. */
+  pop(nowMs: number): T | undefined {
+    const next = this.#line.find(({ waiter }) => waiter.giveUpAtMs > nowMs);
+    return next && this.remove(next.waiter.id);
   }
 
   remove(id: string): T | undefined {
-    const index = this.#line.findIndex(({ waiter }) => waiter.id === id);
-    return index === -1 ? undefined : this.#line.splice(index, 1)[0]?.waiter;
+    const place = this.#places.get(id);
+    if (!place) return undefined;
+    this.#line.splice(this.#indexOf(place.key, place.arrival), 1);
+    this.#places.delete(id);
+    this.#giveUps.delete(id);
+    return place.waiter;
   }
 
   /** Takes out those whose patience has ended. */
   expire(nowMs: number): T[] {
-    const gone = this.#line.filter(({ waiter }) => waiter.giveUpAtMs <= nowMs).map(({ waiter }) => waiter);
-    if (gone.length > 0) this.#line = this.#line.filter(({ waiter }) => waiter.giveUpAtMs > nowMs);
+    const gone: T[] = [];
+    for (const id of this.#giveUps.takeDue(nowMs)) {
+      const waiter = this.remove(id);
+      if (waiter) gone.push(waiter);
+    }
     return gone;
   }
 
   nextGiveUpMs(): number | undefined {
-    if (this.#line.length === 0) return undefined;
-    return this.#line.reduce((least, { waiter }) => Math.min(least, waiter.giveUpAtMs), Number.POSITIVE_INFINITY);
+    return this.#giveUps.nextMs();
   }
 
-  /** Behind everyone of the same place: first come, first served. */
-  #indexFor(tier: ServiceTier, atMs: number): number {
-    const place = atMs + RANK[tier] * AGE_MS;
+  /** First to last. */
+  waiters(): T[] {
+    return this.#line.map(({ waiter }) => waiter);
+  }
+
+  /** What is remembered of each waiter changes, its place and its patience do not. */
+  update(change: (waiter: T) => Omit<T, keyof Waiter>): void {
+    for (const place of this.#line) {
+      const { id, class: tier, enqueuedAtMs, giveUpAtMs } = place.waiter;
+      place.waiter = { ...place.waiter, ...change(place.waiter), id, class: tier, enqueuedAtMs, giveUpAtMs };
+    }
+  }
+
+  /** How many stand before (key, arrival). */
+  #indexOf(key: number, arrival: number): number {
     let low = 0;
     let high = this.#line.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if ((this.#line[middle]?.place ?? 0) <= place) low = middle + 1;
+      const place = this.#line[middle];
+      if (place && (place.key < key || (place.key === key && place.arrival < arrival))) low = middle + 1;
       else high = middle;
     }
     return low;
   }
 }
 
-const placeOf = (waiter: Waiter) => waiter.enqueuedAtMs + RANK[waiter.class] * AGE_MS;
+const keyOf = (tier: ServiceTier, atMs: number) => atMs + RANK[tier] * AGE_MS;

@@ -1,0 +1,103 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { ServiceTier } from "../../../src/core/records";
+import { AGE_MS, type Waiter, WaitingLine } from "../../../src/core/waiting-line";
+
+/*
+ * Bugs put in on purpose, each of which failed here: classes without ageing, ageing the wrong way, last come first
+ * served on ties, a pop that ignores patience, an expiry one millisecond early, a removal that forgets the patience,
+ * an estimate that counts equals as behind.
+ */
+const RANKS: Readonly<Record<ServiceTier, number>> = { priority: 0, default: 1, flex: 2 };
+const tier = fc.constantFrom<ServiceTier>("priority", "default", "flex");
+const step = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant("push" as const),
+      tier,
+      gapMs: fc.nat({ max: 6_000 }),
+      patienceMs: fc.nat({ max: 30_000 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("pop" as const), gapMs: fc.nat({ max: 3_000 }) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("remove" as const), which: fc.nat({ max: 40 }) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("expire" as const), gapMs: fc.nat({ max: 9_000 }) }) },
+);
+
+const placeOf = (waiter: Waiter) => waiter.enqueuedAtMs + RANKS[waiter.class] * 5_000;
+/** Array.prototype.sort is stable, so ties stay in order of arrival. */
+const inOrder = (waiters: readonly Waiter[]) => [...waiters].sort((a, b) => placeOf(a) - placeOf(b));
+
+describe("waiting line", () => {
+  it("goes by arrival plus 5 s per class below priority, first come first served on ties, like a sorted list", () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+        const line = new WaitingLine<Waiter>();
+        let model: Waiter[] = [];
+        let nowMs = 1_000_000;
+        steps.forEach((each, index) => {
+          if (each.do !== "remove") nowMs += each.gapMs;
+          if (each.do === "push") {
+            const giveUpAtMs = nowMs + each.patienceMs;
+            const waiter = { id: `w${index}`, class: each.tier, enqueuedAtMs: nowMs, giveUpAtMs };
+            const ahead = line.ahead(each.tier, nowMs);
+            line.push(waiter);
+            model.push(waiter);
+            expect(inOrder(model).indexOf(waiter)).toBe(ahead);
+          } else if (each.do === "pop") {
+            const next = inOrder(model).find((waiter) => waiter.giveUpAtMs > nowMs);
+            expect(line.pop(nowMs)).toEqual(next);
+            model = model.filter((waiter) => waiter !== next);
+          } else if (each.do === "remove") {
+            const gone = model.find((waiter) => waiter.id === `w${each.which}`);
+            expect(line.remove(`w${each.which}`)).toEqual(gone);
+            model = model.filter((waiter) => waiter !== gone);
+          } else {
+            const gone = model.filter((waiter) => waiter.giveUpAtMs <= nowMs);
+            expect(new Set(line.expire(nowMs))).toEqual(new Set(gone));
+            model = model.filter((waiter) => !gone.includes(waiter));
+          }
+          expect(line.size).toBe(model.length);
+          expect(line.waiters()).toEqual(inOrder(model));
+          expect(line.waiters().map((waiter) => line.position(waiter.id))).toEqual(model.map((_, place) => place));
+          const giveUps = model.map((waiter) => waiter.giveUpAtMs);
+          expect(line.nextGiveUpMs()).toBe(giveUps.length === 0 ? undefined : Math.min(...giveUps));
+        });
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it("starves nobody: whoever came more than two ages earlier goes first, whatever its class", () => {
+    fc.assert(
+      fc.property(tier, tier, fc.integer({ min: 1, max: 100_000 }), (early, late, extraMs) => {
+        const line = new WaitingLine<Waiter>();
+        const lateMs = 2 * AGE_MS + extraMs;
+        line.push({ id: "late", class: late, enqueuedAtMs: lateMs, giveUpAtMs: Number.POSITIVE_INFINITY });
+        line.push({ id: "early", class: early, enqueuedAtMs: 0, giveUpAtMs: Number.POSITIVE_INFINITY });
+        expect(line.pop(lateMs)?.id).toBe("early");
+      }),
+    );
+  });
+
+  it("does not let one id wait twice", () => {
+    const line = new WaitingLine<Waiter>();
+    const waiter: Waiter = { id: "once", class: "default", enqueuedAtMs: 0, giveUpAtMs: 1 };
+    line.push(waiter);
+    expect(() => line.push(waiter)).toThrow(RangeError);
+    expect(line.size).toBe(1);
+  });
+
+  it("keeps place and patience when what is remembered of a waiter changes", () => {
+    const line = new WaitingLine<Waiter & { readonly note: string }>();
+    line.push({ id: "a", class: "default", enqueuedAtMs: 0, giveUpAtMs: 9, note: "old" });
+    line.push({ id: "b", class: "default", enqueuedAtMs: 0, giveUpAtMs: 5, note: "old" });
+    line.update(({ id }) => ({ note: `new ${id}` }));
+    expect(line.waiters().map(({ id, note }) => [id, note])).toEqual([
+      ["a", "new a"],
+      ["b", "new b"],
+    ]);
+    expect(line.nextGiveUpMs()).toBe(5);
+  });
+});
