@@ -14,7 +14,13 @@ export interface Script {
   readonly text?: string;
   /** Answers with the whole prompt it was given. */
   readonly echo?: boolean;
+  /** So many tokens of reasoning before the text. */
+  readonly reasoningTokens?: number;
+  /** Log probabilities of each token, whether asked for or not. */
+  readonly logprobs?: boolean;
   readonly toolCalls?: readonly { readonly name: string; readonly arguments: string }[];
+  /** In place of the true one; null says none. */
+  readonly finishReason?: string | null;
   /** An error status with this body. */
   readonly status?: number;
   readonly errorBody?: string;
@@ -29,13 +35,15 @@ export interface Script {
   readonly splitBytes?: number;
   /** In place of a true usage; null sends none. */
   readonly usage?: unknown;
-  /** Bytes in place of a JSON reply. */
+  /** Bytes in place of a reply. */
   readonly rawBody?: string;
   /** Ends the stream without `[DONE]`. */
   readonly withoutDone?: boolean;
+  /** Length of the vectors; three without it. */
+  readonly dimensions?: number;
 }
 
-interface ChatBody {
+interface Body {
   readonly model: string;
   readonly messages?: readonly { readonly content: unknown }[];
   readonly input?: string | readonly string[];
@@ -45,18 +53,25 @@ interface ChatBody {
   readonly n?: number;
 }
 
+interface SeenRequest {
+  readonly path: string;
+  readonly body: Body;
+  readonly headers: IncomingMessage["headers"];
+}
+
 const MAX_REMEMBERED = 1_000;
 
 /** A test double of an OpenAI-compatible provider, at the network's edge. Its counters nobody else can write. */
 export class MockUpstream {
   readonly #server: Server;
+  /** `aborted`: the client closed before its reply was complete. */
   readonly counters = { calls: 0, promptTokens: 0, completionTokens: 0, aborted: 0, inFlight: 0, maxInFlight: 0 };
-  readonly requests: {
-    readonly path: string;
-    readonly body: ChatBody;
-    readonly headers: IncomingMessage["headers"];
-  }[] = [];
+  /** The last requests, oldest first. */
+  readonly requests: SeenRequest[] = [];
   #script: Script;
+  readonly #ofModel = new Map<string, Script>();
+  readonly #once: Script[] = [];
+  readonly #waiting = new Set<() => void>();
 
   private constructor(script: Script) {
     this.#script = script;
@@ -76,9 +91,20 @@ export class MockUpstream {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/v1`;
   }
 
-  /** What it does from now on. */
-  script(script: Script): void {
-    this.#script = script;
+  /** What it does from now on; with `model`, only for requests that name it. */
+  script(script: Script, model?: string): void {
+    if (model === undefined) this.#script = script;
+    else this.#ofModel.set(model, script);
+  }
+
+  /** What it does with the next request that nothing said before is for. */
+  once(script: Script): void {
+    this.#once.push(script);
+  }
+
+  /** Settles when the counters say so; asked anew at every change, so nobody has to sleep. */
+  async until(condition: (counters: MockUpstream["counters"]) => boolean): Promise<void> {
+    while (!condition(this.counters)) await new Promise<void>((resolve) => this.#waiting.add(resolve));
   }
 
   async stop(): Promise<void> {
@@ -86,58 +112,64 @@ export class MockUpstream {
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
+  #count(change: Partial<Record<keyof MockUpstream["counters"], number>>): void {
+    const { counters } = this;
+    for (const [name, by] of Object.entries(change)) counters[name as keyof typeof counters] += by;
+    counters.maxInFlight = Math.max(counters.maxInFlight, counters.inFlight);
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const script = this.#script;
-    if (request.method === "GET")
-      return sendJson(response, 200, { object: "list", data: [{ id: "mock", object: "model" }] });
-    const body = JSON.parse(await textOf(request)) as ChatBody;
+    if (request.method === "GET") return sendJson(response, { object: "list", data: this.#models() });
+    const body = JSON.parse(await textOf(request)) as Body;
     this.requests.push({ path: request.url ?? "", body, headers: request.headers });
     if (this.requests.length > MAX_REMEMBERED) this.requests.shift();
-    const { counters } = this;
-    counters.calls++;
-    counters.inFlight++;
-    counters.maxInFlight = Math.max(counters.maxInFlight, counters.inFlight);
-    response.once("close", () => {
-      counters.inFlight--;
-      if (!response.writableFinished) counters.aborted++;
-    });
+    const script = this.#once.shift() ?? this.#ofModel.get(body.model) ?? this.#script;
+    this.#count({ calls: 1, inFlight: 1 });
+    response.once("close", () => this.#count({ inFlight: -1, aborted: isAbandoned(response) ? 1 : 0 }));
     if (script.hang) return;
     if (script.firstByteMs) await pause(script.firstByteMs);
-    if (script.status) return sendRaw(response, script.status, script.errorBody ?? "{}", script.headers);
-    if (script.rawBody !== undefined) return sendRaw(response, 200, script.rawBody, script.headers);
-    if (request.url?.endsWith("/embeddings")) return this.#embed(response, body);
+    if (script.status) return send(response, script.status, script.errorBody ?? "{}", script.headers);
+    if (script.rawBody !== undefined) return send(response, 200, script.rawBody, script.headers);
+    if (request.url?.endsWith("/embeddings")) return this.#embed(response, body, script);
     return body.stream ? this.#stream(response, body, script) : this.#whole(response, body, script);
   }
 
-  #embed(response: ServerResponse, { input = [] }: ChatBody): void {
-    const texts = typeof input === "string" ? [input] : input;
-    const data = texts.map((text, index) => ({ object: "embedding", index, embedding: [text.length, 1, 0.5] }));
-    const tokens = texts.reduce((sum, text) => sum + wordsOf(text).length, 0);
-    this.counters.promptTokens += tokens;
-    sendJson(response, 200, { object: "list", data, usage: { prompt_tokens: tokens, total_tokens: tokens } });
+  #models() {
+    return ["mock", ...this.#ofModel.keys()].map((id) => ({ id, object: "model", created: 0, owned_by: "mock" }));
   }
 
-  async #whole(response: ServerResponse, body: ChatBody, script: Script): Promise<void> {
+  #embed(response: ServerResponse, { input = [] }: Body, { dimensions = 3, usage }: Script): void {
+    const texts = typeof input === "string" ? [input] : input;
+    const vectorOf = (text: string) => Array.from({ length: dimensions }, (_, at) => (at === 0 ? text.length : 1 / at));
+    const data = texts.map((text, index) => ({ object: "embedding", index, embedding: vectorOf(text) }));
+    const tokens = texts.reduce((sum, text) => sum + wordsOf(text).length, 0);
+    this.#count({ promptTokens: tokens });
+    const counted = usage === undefined ? { prompt_tokens: tokens, total_tokens: tokens } : usage;
+    sendJson(response, { object: "list", data, ...(counted === null ? {} : { usage: counted }) });
+  }
+
+  async #whole(response: ServerResponse, body: Body, script: Script): Promise<void> {
     const words = tokensFor(body, script);
     if (script.tokenMs) await pause(script.tokenMs * words.length);
+    const message = {
+      role: "assistant",
+      content: words.join(""),
+      ...(script.reasoningTokens ? { reasoning_content: thoughts(script).join("") } : {}),
+      ...(script.toolCalls ? { tool_calls: toolCalls(script) } : {}),
+    };
     const choices = Array.from({ length: body.n ?? 1 }, (_, index) => ({
       index,
-      message: {
-        role: "assistant",
-        content: words.join(""),
-        ...(script.toolCalls ? { tool_calls: toolCalls(script) } : {}),
-      },
+      message,
+      logprobs: script.logprobs ? { content: words.map(scored) } : null,
       finish_reason: finishOf(body, script, words.length),
     }));
-    sendJson(response, 200, {
-      id: "mock",
-      object: "chat.completion",
-      choices,
-      ...this.#usage(body, script, words.length),
-    });
+    this.#count({ promptTokens: promptOf(body), completionTokens: madeTokens(words, script) * choices.length });
+    sendJson(response, { id: "mock", object: "chat.completion", choices, ...usageOf(body, script, words) });
   }
 
-  async #stream(response: ServerResponse, body: ChatBody, script: Script): Promise<void> {
+  async #stream(response: ServerResponse, body: Body, script: Script): Promise<void> {
     response.writeHead(200, { "content-type": "text/event-stream" });
     const write = async (data: unknown) => {
       const bytes = Buffer.from(`data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`);
@@ -147,47 +179,37 @@ export class MockUpstream {
         if (script.splitBytes) await pause(0);
       }
     };
-    const chunk = (delta: unknown, finish_reason: string | null = null) => ({
-      id: "mock",
-      choices: [{ index: 0, delta, finish_reason }],
-    });
+    const say = (delta: unknown, finish_reason: string | null = null, logprobs: unknown = null) =>
+      everyChoice(body, (index) => write({ id: "mock", choices: [{ index, delta, finish_reason, logprobs }] }));
     const words = tokensFor(body, script);
+    this.#count({ promptTokens: promptOf(body) });
+    for (const reasoning_content of thoughts(script)) {
+      this.#count({ completionTokens: 1 });
+      await say({ reasoning_content });
+    }
     for (const [index, word] of words.entries()) {
       if (script.tokenMs) await pause(script.tokenMs);
-      if (response.destroyed) return;
-      if (script.hangAfter === index) return;
-      if (script.cutAfter === index) return void response.destroy();
-      this.counters.completionTokens++;
-      await write(chunk({ role: "assistant", content: word }));
+      if (response.destroyed || script.hangAfter === index) return;
+      if (script.cutAfter === index) return cut(response);
+      this.#count({ completionTokens: body.n ?? 1 });
+      await say({ role: "assistant", content: word }, null, script.logprobs ? { content: [scored(word)] } : null);
     }
     for (const [index, call] of (script.toolCalls ? toolCalls(script) : []).entries())
-      await write(chunk({ tool_calls: [{ index, ...call }] }));
-    await write(chunk({}, finishOf(body, script, words.length)));
-    if (body.stream_options?.include_usage)
-      await write({ id: "mock", choices: [], ...this.#usage(body, script, words.length, false) });
+      await say({ tool_calls: [{ index, ...call }] });
+    await say({}, finishOf(body, script, words.length));
+    if (body.stream_options?.include_usage) await write({ id: "mock", choices: [], ...usageOf(body, script, words) });
     if (!script.withoutDone) await write("[DONE]");
     response.end();
   }
+}
 
-  #usage(body: ChatBody, script: Script, tokens: number, counts = true): { usage?: unknown } {
-    const prompt = wordsOf(JSON.stringify(body.messages ?? [])).length;
-    this.counters.promptTokens += prompt;
-    if (counts) this.counters.completionTokens += tokens * (body.n ?? 1);
-    if (script.usage === null) return {};
-    const completion = tokens * (body.n ?? 1);
-    return {
-      usage: script.usage ?? {
-        prompt_tokens: prompt,
-        completion_tokens: completion,
-        total_tokens: prompt + completion,
-      },
-    };
-  }
+async function everyChoice({ n = 1 }: Body, write: (index: number) => Promise<void>): Promise<void> {
+  for (let index = 0; index < n; index++) await write(index);
 }
 
 const NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
 
-function tokensFor(body: ChatBody, script: Script): string[] {
+function tokensFor(body: Body, script: Script): string[] {
   if (script.toolCalls) return [];
   const words = script.echo
     ? wordsOf(JSON.stringify(body.messages))
@@ -198,19 +220,38 @@ function tokensFor(body: ChatBody, script: Script): string[] {
 }
 
 const wordsOf = (text: string) => text.match(/\s*\S+|\s+$/g) ?? [];
+const thoughts = ({ reasoningTokens = 0 }: Script) => Array.from({ length: reasoningTokens }, () => "hm ");
+const scored = (token: string) => ({ token, logprob: -0.5, bytes: null, top_logprobs: [] });
 const toolCalls = ({ toolCalls: calls = [] }: Script) =>
   calls.map((call, index) => ({ id: `call_${index}`, type: "function", function: call }));
 
-function finishOf(body: ChatBody, script: Script, tokens: number): string {
+const promptOf = (body: Body) => wordsOf(JSON.stringify(body.messages ?? [])).length;
+const madeTokens = (words: readonly string[], script: Script) => words.length + (script.reasoningTokens ?? 0);
+
+function usageOf(body: Body, script: Script, words: readonly string[]): { usage?: unknown } {
+  if (script.usage === null) return {};
+  if (script.usage !== undefined) return { usage: script.usage };
+  const prompt_tokens = promptOf(body);
+  const completion_tokens = madeTokens(words, script) * (body.n ?? 1);
+  return { usage: { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens } };
+}
+
+function finishOf(body: Body, script: Script, tokens: number): string | null {
+  if (script.finishReason !== undefined) return script.finishReason;
   if (script.toolCalls) return "tool_calls";
   return body.max_tokens !== undefined && tokens >= body.max_tokens ? "length" : "stop";
 }
 
-function sendJson(response: ServerResponse, status: number, body: unknown): void {
-  sendRaw(response, status, JSON.stringify(body));
+const wasCut = new WeakSet<ServerResponse>();
+function cut(response: ServerResponse): void {
+  wasCut.add(response);
+  response.destroy();
 }
+const isAbandoned = (response: ServerResponse) => !response.writableFinished && !wasCut.has(response);
 
-function sendRaw(
+const sendJson = (response: ServerResponse, body: unknown) => send(response, 200, JSON.stringify(body));
+
+function send(
   response: ServerResponse,
   status: number,
   body: string,

@@ -1,44 +1,93 @@
-/** One event of a stream: its data lines joined by line feeds. */
-export type EventData = string;
+import { ProviderError } from "../provider";
 
-/** A single event larger than this is no token any more. */
-const MAX_EVENT_CHARACTERS = 4 * 1024 * 1024;
+export interface ServerEvent {
+  /** `message` unless the sender named it otherwise. */
+  readonly type: string;
+  /** The data lines, joined by line feeds. */
+  readonly data: string;
+}
+
+/** UTF-16 units. A single event above this is no token of a model any more. */
+export const MAX_EVENT_CHARACTERS = 1_048_576;
 
 /**
- * Reads server-sent events (HTML Living Standard, "Parsing an event stream") from bytes cut anywhere: inside a
- * character, inside a line end, inside a field. Comments and other fields than `data` are left out; an event that
- * the stream's end cuts off is dropped, as the standard says.
- * @throws TypeError when an event is larger than {@link MAX_EVENT_CHARACTERS}
+ * Reads server-sent events (HTML Living Standard, "Interpreting an event stream") from bytes cut anywhere: inside a
+ * character, a line end, a field. One thing differs from the standard: an event that only the stream's end closes
+ * counts, because servers forget the blank line after `[DONE]`.
+ * @throws ProviderError `broken` when an event exceeds `maxCharacters`
  */
-export async function* readEvents(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<EventData> {
-  const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: false });
-  let rest = "";
+export async function* readEvents(
+  bytes: AsyncIterable<Uint8Array>,
+  maxCharacters = MAX_EVENT_CHARACTERS,
+): AsyncGenerator<ServerEvent> {
+  const decoder = new TextDecoder(); // skips a byte order mark, mends what is no UTF-8
+  const lines = new Lines();
+  let type = "";
   let data: string[] = [];
   let size = 0;
-  for await (const chunk of bytes) {
-    rest += decoder.decode(chunk, { stream: true });
-    for (;;) {
-      const end = /\r\n|\n|\r(?!$)/.exec(rest); // a lone CR at the end may be half of CRLF
-      if (!end) break;
-      const line = rest.slice(0, end.index);
-      rest = rest.slice(end.index + end[0].length);
+
+  const closed = function* (): Generator<ServerEvent> {
+    if (data.length > 0) yield { type: type === "" ? "message" : type, data: data.join("\n") };
+    type = "";
+    data = [];
+    size = 0;
+  };
+  const taken = function* (text: string, isLast: boolean): Generator<ServerEvent> {
+    for (const line of lines.push(text, isLast)) {
       if (line === "") {
-        if (data.length > 0) yield data.join("\n");
-        data = [];
-        size = 0;
+        yield* closed();
         continue;
       }
-      const value = dataOf(line);
-      if (value === undefined) continue;
+      const { name, value } = fieldOf(line);
+      if (name === "event") type = value;
+      if (name !== "data") continue;
       data.push(value);
-      size += value.length;
+      size += value.length + 1;
+      if (size > maxCharacters) throw tooLarge(maxCharacters);
     }
-    if (size + rest.length > MAX_EVENT_CHARACTERS) throw new TypeError("an event of the stream is too large");
+    if (size + lines.pendingCharacters > maxCharacters) throw tooLarge(maxCharacters);
+  };
+
+  for await (const chunk of bytes) yield* taken(decoder.decode(chunk, { stream: true }), false);
+  yield* taken(decoder.decode(), true);
+  yield* closed();
+}
+
+/** Lines that end in CR, LF or both; a CR at a chunk's end closes its line, and an LF that follows belongs to it. */
+class Lines {
+  #rest = "";
+  /** Where the search goes on: what lies before was searched in vain. */
+  #searched = 0;
+  #endedInCr = false;
+
+  get pendingCharacters(): number {
+    return this.#rest.length;
+  }
+
+  *push(text: string, isLast: boolean): Generator<string> {
+    this.#rest += this.#endedInCr && text.startsWith("\n") ? text.slice(1) : text;
+    if (text !== "") this.#endedInCr = text.endsWith("\r");
+    let start = 0;
+    const lineEnd = /\r\n?|\n/g;
+    lineEnd.lastIndex = this.#searched;
+    for (let end = lineEnd.exec(this.#rest); end; end = lineEnd.exec(this.#rest)) {
+      yield this.#rest.slice(start, end.index);
+      start = lineEnd.lastIndex;
+    }
+    this.#rest = this.#rest.slice(start);
+    this.#searched = this.#rest.length;
+    if (!isLast || this.#rest === "") return;
+    yield this.#rest;
+    this.#rest = "";
   }
 }
 
-function dataOf(line: string): string | undefined {
-  if (line === "data") return "";
-  if (!line.startsWith("data:")) return undefined;
-  return line.charAt(5) === " " ? line.slice(6) : line.slice(5);
+function fieldOf(line: string): { name: string; value: string } {
+  const colon = line.indexOf(":");
+  if (colon === -1) return { name: line, value: "" };
+  const skipped = line.charAt(colon + 1) === " " ? 2 : 1;
+  return { name: line.slice(0, colon), value: line.slice(colon + skipped) }; // a comment has no name
 }
+
+const tooLarge = (maxCharacters: number) =>
+  new ProviderError("broken", `one event of the stream exceeds ${maxCharacters} characters`);
