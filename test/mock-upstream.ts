@@ -29,7 +29,7 @@ export interface Script {
   readonly hang?: boolean;
   /** Stops answering after so many tokens. */
   readonly hangAfter?: number;
-  /** Cuts the connection after so many tokens. */
+  /** Cuts the connection after so many tokens; a whole reply in its middle. */
   readonly cutAfter?: number;
   /** Splits the stream into pieces of so many bytes. */
   readonly splitBytes?: number;
@@ -165,18 +165,23 @@ export class MockUpstream {
       logprobs: script.logprobs ? { content: words.map(scored) } : null,
       finish_reason: finishOf(body, script, words.length),
     }));
+    const reply = { id: "mock", object: "chat.completion", choices, ...usageOf(body, script, words) };
     this.#count({ promptTokens: promptOf(body), completionTokens: madeTokens(words, script) * choices.length });
-    sendJson(response, { id: "mock", object: "chat.completion", choices, ...usageOf(body, script, words) });
+    if (script.cutAfter === undefined) return sendJson(response, reply);
+    const text = JSON.stringify(reply);
+    response.writeHead(200, { "content-type": "application/json", "content-length": text.length });
+    await written(response, text.slice(0, text.length / 2));
+    cut(response);
   }
 
   async #stream(response: ServerResponse, body: Body, script: Script): Promise<void> {
-    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders();
     const write = async (data: unknown) => {
       const bytes = Buffer.from(`data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`);
       const size = script.splitBytes ?? bytes.length;
       for (let at = 0; at < bytes.length; at += size) {
-        response.write(bytes.subarray(at, at + size));
-        if (script.splitBytes) await pause(0);
+        await written(response, bytes.subarray(at, at + size));
+        if (script.splitBytes) await new Promise(setImmediate); // else the pieces would leave together
       }
     };
     const say = (delta: unknown, finish_reason: string | null = null, logprobs: unknown = null) =>
@@ -243,11 +248,16 @@ function finishOf(body: Body, script: Script, tokens: number): string | null {
 }
 
 const wasCut = new WeakSet<ServerResponse>();
+/** Everything written arrives, and then the end of the connection in place of the reply's. */
 function cut(response: ServerResponse): void {
   wasCut.add(response);
-  response.destroy();
+  response.socket?.end();
 }
 const isAbandoned = (response: ServerResponse) => !response.writableFinished && !wasCut.has(response);
+
+/** Settles when the bytes are on their way, or can never be. */
+const written = (response: ServerResponse, bytes: string | Uint8Array) =>
+  new Promise<void>((resolve) => response.write(bytes, () => resolve()));
 
 const sendJson = (response: ServerResponse, body: unknown) => send(response, 200, JSON.stringify(body));
 

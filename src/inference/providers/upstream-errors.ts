@@ -84,6 +84,7 @@ function complaintOf(error: unknown): Complaint {
 function retryAfterMs(headers: Headers): number | undefined {
   const value = headers.get("retry-after");
   if (value === null) return undefined;
-  const ms = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
+  const isDate = /^[A-Z][a-z]+,? /.test(value); // Date.parse alone takes almost anything for a date
+  const ms = /^\d+$/.test(value) ? Number(value) * 1000 : isDate ? Date.parse(value) - Date.now() : Number.NaN;
   return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), MAX_RETRY_AFTER_MS) : undefined;
 }

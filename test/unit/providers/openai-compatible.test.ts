@@ -1,0 +1,397 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { ChatCall } from "../../../src/inference/provider";
+import { openaiCompatible, type UpstreamOptions } from "../../../src/inference/providers/openai-compatible";
+import { MockUpstream, type Script } from "../../mock-upstream";
+import {
+  chatCall,
+  chatModel,
+  collected,
+  embeddingModel,
+  failureOf,
+  finishesIn,
+  never,
+  textIn,
+  toolCallsIn,
+  usageIn,
+} from "./calls";
+
+let mock: MockUpstream;
+const model = chatModel("openai-compatible", "mock", ["tools", "logprobs"]);
+
+beforeEach(async () => {
+  mock = await MockUpstream.start();
+});
+afterEach(async () => {
+  await mock.stop();
+});
+
+const provider = (more: Partial<UpstreamOptions> = {}) =>
+  openaiCompatible({ baseUrl: mock.url, apiKey: null, timeoutMs: 20_000, fetch, ...more });
+
+async function chatted(script: Script, more: Partial<ChatCall> = {}) {
+  mock.script(script);
+  return collected(await provider().chat(chatCall(model, more), never));
+}
+const failureWith = (script: Script, more: Partial<ChatCall> = {}) => failureOf(() => chatted(script, more));
+
+describe.each([
+  ["a stream", true],
+  ["a whole reply", false],
+])("%s", (_, stream) => {
+  it("becomes text, ends and the usage, in this order", async () => {
+    const deltas = await chatted({ text: "Hello there." }, { stream });
+    expect(textIn(deltas)).toBe("Hello there.");
+    expect(deltas.slice(-2)).toEqual([
+      { type: "finish", choice: 0, reason: "stop" },
+      { type: "usage", promptTokens: 1, completionTokens: 2, cachedTokens: 0 },
+    ]);
+  });
+
+  it("ends by length where the cap was reached, and the cap is always sent", async () => {
+    const deltas = await chatted({ tokens: 50 }, { stream, maxOutputTokens: 7 });
+    expect(finishesIn(deltas)).toMatchObject([{ reason: "length" }]);
+    expect(usageIn(deltas)).toMatchObject({ completionTokens: 7 });
+    expect(mock.requests.at(-1)?.body).toMatchObject({ max_tokens: 7 });
+  });
+
+  it("keeps several choices apart", async () => {
+    const deltas = await chatted({ text: "a b" }, { stream, choices: 3 });
+    expect([0, 1, 2].map((choice) => textIn(deltas, choice))).toEqual(["a b", "a b", "a b"]);
+    expect(finishesIn(deltas).map(({ choice }) => choice)).toEqual([0, 1, 2]);
+    expect(usageIn(deltas)).toMatchObject({ completionTokens: 6 });
+  });
+
+  it("brings tool calls, and ends by them even where the server says stop", async () => {
+    const toolCalls = [
+      { name: "look_up", arguments: '{"id":1}' },
+      { name: "count", arguments: "{}" },
+    ];
+    const deltas = await chatted({ toolCalls, finishReason: "stop" }, { stream });
+    expect(toolCallsIn(deltas)).toEqual([
+      { type: "tool_call", choice: 0, index: 0, id: "call_0", name: "look_up", arguments: '{"id":1}' },
+      { type: "tool_call", choice: 0, index: 1, id: "call_1", name: "count", arguments: "{}" },
+    ]);
+    expect(finishesIn(deltas)).toMatchObject([{ reason: "tool_calls" }]);
+  });
+
+  it("passes log probabilities on with their text", async () => {
+    const deltas = await chatted({ text: "a b", logprobs: true }, { stream, logprobs: true });
+    const scores = deltas.flatMap((delta) => (delta.type === "text" ? (delta.logprobs as { token: string }[]) : []));
+    expect(scores.map(({ token }) => token)).toEqual(["a", " b"]);
+  });
+
+  it("never shows reasoning", async () => {
+    const deltas = await chatted({ text: "so", reasoningTokens: 4 }, { stream });
+    expect(textIn(deltas)).toBe("so");
+    expect(usageIn(deltas)).toMatchObject({ completionTokens: 5 });
+  });
+
+  it("is complete without usage", async () => {
+    const deltas = await chatted({ usage: null }, { stream });
+    expect(deltas.at(-1)).toEqual({ type: "finish", choice: 0, reason: "stop" });
+  });
+
+  it.each([
+    [{ prompt_tokens: -5, completion_tokens: 1e12 }],
+    [{ prompt_tokens: 1.5, completion_tokens: 3 }],
+    [{ prompt_tokens: 1e300, completion_tokens: 3 }],
+    ["many"],
+  ])("drops absurd usage: %j", async (usage) => {
+    expect(usageIn(await chatted({ usage }, { stream }))).toBeUndefined();
+  });
+
+  it.each([
+    ["is cut off", { cutAfter: 2 }],
+    ["is no JSON", { rawBody: "<html>", headers: { "content-type": "text/html" } }],
+    ["is JSON of another kind", { rawBody: "[]" }],
+    ["has no choices", { rawBody: '{"choices":[]}' }],
+    ["has more choices than asked for", { rawBody: '{"choices":[{"index":4,"message":{"content":"x"}}]}' }],
+    ["has no end", { rawBody: '{"choices":[{"index":0,"message":{"content":"x"}}]}' }],
+    ["says that it failed", { finishReason: "error" }],
+  ])("that %s is broken", async (_, script) => {
+    expect((await failureWith(script, { stream })).failure).toBe("broken");
+  });
+
+  it("that never begins is a timeout, and its connection is closed", async () => {
+    mock.script({ hang: true });
+    const chat = () => provider({ timeoutMs: 30 }).chat(chatCall(model, { stream }), never);
+    expect((await failureOf(chat)).failure).toBe("timeout");
+    await mock.until(({ aborted }) => aborted === 1);
+  });
+
+  it("that is stopped before it begins is aborted, and its connection is closed", async () => {
+    mock.script({ hang: true });
+    const stop = new AbortController();
+    const waiting = failureOf(() => provider().chat(chatCall(model, { stream }), stop.signal));
+    await mock.until(({ inFlight }) => inFlight === 1);
+    stop.abort();
+    expect((await waiting).failure).toBe("aborted");
+    await mock.until(({ aborted, inFlight }) => aborted === 1 && inFlight === 0);
+  });
+});
+
+describe("a stream", () => {
+  it("is the same whatever pieces of bytes it comes in", async () => {
+    const script = { text: "naïve 日本 🙂 done" };
+    const expected = await chatted(script);
+    for (const splitBytes of [1, 2, 3, 7]) expect(await chatted({ ...script, splitBytes })).toEqual(expected);
+  });
+
+  it("without [DONE] is complete when every choice has ended, and broken when one has not", async () => {
+    expect(finishesIn(await chatted({ withoutDone: true }))).toMatchObject([{ reason: "stop" }]);
+    expect((await failureWith({ withoutDone: true, finishReason: null })).failure).toBe("broken");
+  });
+
+  it("with [DONE] but no reason has ended all the same", async () => {
+    expect(finishesIn(await chatted({ finishReason: null }))).toMatchObject([{ reason: "stop" }]);
+  });
+
+  it("that falls silent in the middle is a timeout, and its connection is closed", async () => {
+    mock.script({ tokens: 5, hangAfter: 2 });
+    const output = await provider({ timeoutMs: 30 }).chat(chatCall(model), never);
+    expect((await failureOf(() => collected(output))).failure).toBe("timeout");
+    await mock.until(({ aborted }) => aborted === 1);
+  });
+
+  it("whose reader is slow does not look silent", async () => {
+    mock.script({ tokens: 3 });
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const output = (await provider({ timeoutMs: 20_000 }).chat(chatCall(model), never))[Symbol.asyncIterator]();
+    await output.next();
+    await vi.advanceTimersByTimeAsync(60_000);
+    vi.useRealTimers();
+    expect((await output.next()).value).toMatchObject({ type: "text", text: " two" });
+  });
+
+  it("that its signal stops in the middle is aborted, and its connection is closed", async () => {
+    mock.script({ tokens: 500, tokenMs: 2 });
+    const stop = new AbortController();
+    const output = (await provider().chat(chatCall(model, { maxOutputTokens: 500 }), stop.signal))[
+      Symbol.asyncIterator
+    ]();
+    await output.next();
+    stop.abort();
+    expect((await failureOf(() => output.next())).failure).toBe("aborted");
+    await mock.until(({ aborted, inFlight }) => aborted === 1 && inFlight === 0);
+    expect(mock.counters.completionTokens).toBeLessThan(500);
+  });
+
+  it("whose reader leaves closes its connection, read or unread", async () => {
+    mock.script({ tokens: 3, hangAfter: 1 });
+    for await (const _ of await provider().chat(chatCall(model), never)) break;
+    await mock.until(({ aborted }) => aborted === 1);
+    const unread = (await provider().chat(chatCall(model), never))[Symbol.asyncIterator]();
+    await unread.return?.();
+    await mock.until(({ aborted }) => aborted === 2);
+  });
+
+  it("that reports an error fails by what it says", async () => {
+    const told = async (error: object) => {
+      const rawBody = `data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\ndata: ${JSON.stringify({ error })}\n\n`;
+      return (await failureWith({ rawBody, headers: { "content-type": "text/event-stream" } })).failure;
+    };
+    expect(await told({ message: "boom" })).toBe("broken");
+    expect(await told({ message: "no room", code: 429 })).toBe("capacity");
+    expect(await told({ message: "too long", code: "context_length_exceeded" })).toBe("context_length");
+  });
+
+  it("of comments and empty chunks without end is broken", async () => {
+    const line = 'data: {"choices":[{"index":0,"delta":{}}]}\n\n';
+    const script = { rawBody: line.repeat(5_000), headers: { "content-type": "text/event-stream" } };
+    const failure = await failureWith(script, { maxOutputTokens: 16 });
+    expect([failure.failure, failure.message]).toEqual(["broken", "the stream goes on without an end"]);
+  });
+
+  it("is read as what it says it is, whatever was asked for", async () => {
+    const whole = '{"choices":[{"index":0,"message":{"content":"whole"},"finish_reason":"stop"}]}';
+    expect(textIn(await chatted({ rawBody: whole }, { stream: true }))).toBe("whole");
+    const streamed = `data: {"choices":[{"index":0,"delta":{"content":"streamed"},"finish_reason":"stop"}]}\n\n`;
+    const headers = { "content-type": "text/event-stream; charset=utf-8" };
+    expect(textIn(await chatted({ rawBody: streamed, headers }, { stream: false }))).toBe("streamed");
+  });
+});
+
+describe("what an upstream is asked", () => {
+  const asked = async (more: Partial<ChatCall>) => {
+    await chatted({}, more);
+    return mock.requests.at(-1)?.body as unknown as Record<string, unknown>;
+  };
+
+  it("holds the provider's model name, the cap, and nothing that was not asked for", async () => {
+    expect(await asked({ stream: false, maxOutputTokens: 9 })).toEqual({
+      model: "mock",
+      messages: [{ role: "user", content: "hi" }],
+      max_tokens: 9,
+    });
+  });
+
+  it("names parameters as the contract does, and asks a stream for its usage", async () => {
+    const tools = [{ type: "function" as const, function: { name: "look_up", parameters: { type: "object" } } }];
+    const responseFormat = { type: "json_schema" as const, json_schema: { name: "answer", schema: {} } };
+    const more = {
+      choices: 2,
+      temperature: 0,
+      topP: 0,
+      seed: -3,
+      stop: ["x"],
+      logprobs: true,
+      topLogprobs: 3,
+      logitBias: { "5": -1 },
+      reasoningEffort: "none",
+      parallelToolCalls: true,
+      toolChoice: "none" as const,
+      tools,
+      responseFormat,
+    };
+    expect(await asked(more)).toMatchObject({
+      n: 2,
+      stream: true,
+      stream_options: { include_usage: true },
+      temperature: 0,
+      top_p: 0,
+      seed: -3,
+      stop: ["x"],
+      logprobs: true,
+      top_logprobs: 3,
+      logit_bias: { "5": -1 },
+      reasoning_effort: "none",
+      parallel_tool_calls: true,
+      tool_choice: "none",
+      tools,
+      response_format: responseFormat,
+    });
+  });
+
+  it("speaks of system where the caller says developer", async () => {
+    expect(await asked({ messages: [{ role: "developer", content: "be brief" }] })).toMatchObject({
+      messages: [{ role: "system", content: "be brief" }],
+    });
+  });
+
+  it("goes with the key, or without one", async () => {
+    await collected(await provider({ apiKey: "secret-key" }).chat(chatCall(model), never));
+    expect(mock.requests.at(-1)?.headers.authorization).toBe("Bearer secret-key");
+    await collected(await provider().chat(chatCall(model), never));
+    expect(mock.requests.at(-1)?.headers).not.toHaveProperty("authorization");
+  });
+});
+
+describe("an HTTP error", () => {
+  const coded = (code: string, message = "") => JSON.stringify({ error: { message, type: "some_error", code } });
+
+  it.each([
+    [400, "{}", "bad_input"],
+    [400, coded("context_length_exceeded"), "context_length"],
+    [400, "This model's maximum context length is 4096 tokens", "context_length"],
+    [500, coded("500", "the request exceeds the available context size"), "context_length"],
+    [401, coded("invalid_api_key"), "unauthorized"],
+    [403, "{}", "unauthorized"],
+    [404, coded("model_not_found"), "unknown_model"],
+    [405, "{}", "broken"],
+    [408, "", "capacity"],
+    [413, "{}", "bad_input"],
+    [422, '{"detail":"nope"}', "bad_input"],
+    [429, "Too Many Requests", "capacity"],
+    [429, coded("insufficient_quota"), "quota"],
+    [429, coded("rate_limit_exceeded", "tokens per minute; context length"), "quota"],
+    [500, "<html>", "broken"],
+    [502, "", "broken"],
+    [503, "{}", "capacity"],
+    [504, "", "broken"],
+  ])("%i with %j is told as %s", async (status, errorBody, failure) => {
+    expect((await failureWith({ status, errorBody })).failure).toBe(failure);
+    const embed = () => provider().embed({ model: embeddingModel("openai-compatible", 3), inputs: ["a"] }, never);
+    expect((await failureOf(embed)).failure).toBe(failure);
+  });
+
+  it("keeps its code and nothing of its text, which may quote the prompt", async () => {
+    const failure = await failureWith({ status: 500, errorBody: coded("overheated", "secret prompt on host-7") });
+    expect(failure.detail.providerCode).toBe("overheated");
+    expect(`${failure.message} ${JSON.stringify(failure.detail)}`).not.toMatch(/secret|host-7/);
+    const spoken = await failureWith({ status: 500, errorBody: coded("a secret prompt, not a code") });
+    expect(`${spoken.message} ${JSON.stringify(spoken.detail)}`).not.toContain("secret");
+  });
+
+  it.each([
+    ["7", 7_000],
+    ["0", 0],
+    ["Mon, 23 Nov 2026 12:00:30 GMT", 30_000],
+    ["Mon, 23 Nov 2026 11:00:00 GMT", 0],
+    ["999999999", 3_600_000],
+    ["soon", undefined],
+    ["-1", undefined],
+  ])("tells how long to wait: %s", async (value, expected) => {
+    vi.useFakeTimers({ now: Date.UTC(2026, 10, 23, 12), toFake: ["Date"] });
+    const failure = await failureWith({ status: 503, headers: { "retry-after": value } });
+    vi.useRealTimers();
+    expect(failure.detail.retryAfterMs).toBe(expected);
+  });
+
+  it("of a redirect is broken, and nobody is sent anywhere", async () => {
+    const elsewhere = await MockUpstream.start();
+    const failure = await failureWith({ status: 307, headers: { location: `${elsewhere.url}/chat/completions` } });
+    expect([failure.failure, elsewhere.counters.calls]).toEqual(["broken", 0]);
+    await elsewhere.stop();
+  });
+
+  it("of nobody listening is broken, without saying where", async () => {
+    const { url } = mock;
+    const failure = await failureOf(() =>
+      provider({ baseUrl: url.replace(/:\d+/, ":1") }).chat(chatCall(model), never),
+    );
+    expect(failure.failure).toBe("broken");
+    expect(failure.message).not.toContain("127.0.0.1");
+  });
+});
+
+describe("embeddings", () => {
+  const call = (inputs: string[]) => ({ model: embeddingModel("openai-compatible", 3), inputs });
+
+  it("are asked for as floats and come one for each input, in order", async () => {
+    const { vectors, promptTokens } = await provider().embed(call(["a", "bb b"]), never);
+    expect(vectors.map((vector) => vector[0])).toEqual([1, 4]);
+    expect(promptTokens).toBe(3);
+    expect(mock.requests.at(-1)?.body).toEqual({ model: "embed-1", input: ["a", "bb b"], encoding_format: "float" });
+  });
+
+  it("are put in order by their index", async () => {
+    const data = [
+      { index: 1, embedding: [2, 2, 2] },
+      { index: 0, embedding: [1, 1, 1] },
+    ];
+    mock.script({ rawBody: JSON.stringify({ data }) });
+    expect((await provider().embed(call(["a", "b"]), never)).vectors).toEqual([
+      [1, 1, 1],
+      [2, 2, 2],
+    ]);
+  });
+
+  it.each([[null], [{ prompt_tokens: -1 }], [{ prompt_tokens: 0.5 }]])(
+    "without true usage report none: %j",
+    async (usage) => {
+      mock.script({ usage });
+      expect((await provider().embed(call(["a"]), never)).promptTokens).toBeNull();
+    },
+  );
+
+  it.each([
+    ["of other dimensions", { dimensions: 4 }],
+    ["too few", { rawBody: '{"data":[]}' }],
+    ["encoded otherwise", { rawBody: '{"data":[{"index":0,"embedding":"AAAA"}]}' }],
+    ["missing", { rawBody: "{}" }],
+  ])("that are %s are broken", async (_, script) => {
+    mock.script(script);
+    expect((await failureOf(() => provider().embed(call(["a"]), never))).failure).toBe("broken");
+  });
+
+  it("end by timeout and by signal, and close their connection", async () => {
+    mock.script({ hang: true });
+    expect((await failureOf(() => provider({ timeoutMs: 30 }).embed(call(["a"]), never))).failure).toBe("timeout");
+    const stop = new AbortController();
+    const waiting = failureOf(() => provider().embed(call(["a"]), stop.signal));
+    await mock.until(({ calls }) => calls === 2);
+    stop.abort();
+    expect((await waiting).failure).toBe("aborted");
+    await mock.until(({ aborted }) => aborted === 2);
+  });
+});
