@@ -1,121 +1,131 @@
 import { DurableObject } from "cloudflare:workers";
 import { encodeChat } from "./chat-template";
 import { contextExceeded } from "./errors";
+import { eventStream, type Usage, usageOf } from "./event-stream";
 import { type Engine, embed, type Generated, generate } from "./generate";
 import type { TextGenerationInput } from "./inputs";
+import { Meter, type MeterReading, type MeterTotals } from "./meter";
 import { parseSafetensors } from "./safetensors";
-import { Slots } from "./slots";
+import { type Place, Slots } from "./slots";
 import { Tokenizer, type TokenizerFile } from "./tokenizer";
-import { bindWeights, type Config } from "./transformer";
+import { bindWeights } from "./transformer";
 import config from "./weights/config.json";
 import weightsFile from "./weights/model.fp16.safetensors.bin";
 import tokenizerFile from "./weights/tokenizer.json";
 
-/** Generations that may run at once, and that may wait for it; more are refused, as Workers AI does when it is full. */
+const CONTEXT_TOKENS = config.max_position_embeddings;
+const METER_KEY = "meter";
+
+/** Calls that may run at once, and that may wait for it; more are refused, as Workers AI does when it is full. */
 const MAX_RUNNING = 16;
 const MAX_WAITING = 512;
 
-export interface Meter {
-  readonly calls: number;
-  readonly promptTokens: number;
-  readonly completionTokens: number;
-  readonly running: number;
-}
-export interface Usage {
-  readonly prompt_tokens: number;
-  readonly completion_tokens: number;
-  readonly total_tokens: number;
-}
-
 /**
  * The engine and what requests share of it. It must be a Durable Object: requests of a plain Worker cannot wait for
- * each other. Its meter counts what was really computed; nothing outside can write it.
+ * each other. Its meter counts what was really computed, and nothing outside can write it; it outlives the object,
+ * which is evicted when idle. Only the tokens of a generation that a crash cut short are missing from it.
  */
 export class EmbeddedModel extends DurableObject {
   #engine: Engine | undefined;
   readonly #slots = new Slots(MAX_RUNNING, MAX_WAITING);
-  readonly #meter = { calls: 0, promptTokens: 0, completionTokens: 0, running: 0 };
+  // Not awaited: the output gate holds a reply back until its totals are on disk.
+  readonly #meter = new Meter((totals) => void this.ctx.storage.put(METER_KEY, totals));
 
-  async generate(input: TextGenerationInput): Promise<{ response: string; finish_reason: string; usage: Usage }> {
-    const prompt = this.#prompt(input);
-    let response = "";
-    let usage = usageOf(prompt.length, 0);
-    let reason = "stop";
-    for await (const made of this.#run(input, prompt, new AbortController().signal)) {
-      if (made.type === "text") response += made.text;
-      else [usage, reason] = [usageOf(prompt.length, made.completionTokens), made.reason];
-    }
-    return { response, finish_reason: reason, usage };
-  }
-
-  /** Server-sent events as Workers AI streams them, as bytes: only those cross RPC. */
-  async stream(input: TextGenerationInput): Promise<ReadableStream<Uint8Array>> {
-    const prompt = this.#prompt(input);
-    const abort = new AbortController();
-    const generated = this.#run(input, prompt, abort.signal);
-    const encoder = new TextEncoder();
-    const event = (data: unknown) => encoder.encode(`data: ${JSON.stringify(data)}\n\n`);
-    return new ReadableStream({
-      type: "bytes",
-      async pull(controller) {
-        const { done, value } = await generated.next();
-        if (done) {
-          controller.enqueue(encoder.encode("data: [DONE]\n\n"));
-          controller.close();
-        } else if (value.type === "text") controller.enqueue(event({ response: value.text }));
-        else {
-          const usage = usageOf(prompt.length, value.completionTokens);
-          controller.enqueue(event({ response: "", finish_reason: value.reason, usage }));
-        }
-      },
-      cancel: async () => {
-        abort.abort();
-        await generated.return(undefined);
-      },
+  constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
+    super(ctx, env);
+    void ctx.blockConcurrencyWhile(async () => {
+      const totals = await ctx.storage.get<MeterTotals>(METER_KEY);
+      if (totals) this.#meter.restore(totals);
     });
   }
 
-  /** L2-normalised means of the last hidden states. */
-  async embed(texts: readonly string[]): Promise<{ shape: number[]; data: number[][]; pooling: "mean"; usage: Usage }> {
+  /** @param mayWait false refuses at once when all slots are taken */
+  async generate(
+    input: TextGenerationInput,
+    mayWait: boolean,
+  ): Promise<{ response: string; finish_reason: string; usage: Usage }> {
+    const prompt = this.#prompt(input);
+    const place = this.#slots.enter(mayWait);
+    let reply = { finish_reason: "stop", usage: usageOf(prompt.length, 0) };
+    let response = "";
+    try {
+      for await (const made of this.#run(input, prompt, place, new AbortController().signal)) {
+        if (made.type === "text") response += made.text;
+        else reply = { finish_reason: made.reason, usage: usageOf(prompt.length, made.completionTokens) };
+      }
+    } finally {
+      place.leave();
+    }
+    return { response, ...reply };
+  }
+
+  /** In line before the stream is handed out, so that a refusal is an error of the call and not of its stream. */
+  async stream(input: TextGenerationInput, mayWait: boolean): Promise<ReadableStream<Uint8Array>> {
+    const prompt = this.#prompt(input);
+    const place = this.#slots.enter(mayWait);
+    const abort = new AbortController();
+    return eventStream(this.#run(input, prompt, place, abort.signal), prompt.length, abort, place.leave);
+  }
+
+  /** Means of the last hidden states, scaled to length 1. */
+  async embed(
+    texts: readonly string[],
+    mayWait: boolean,
+  ): Promise<{ shape: number[]; data: number[][]; pooling: "mean"; usage: Usage }> {
     const engine = this.#load();
-    const { vocab_size: _, max_position_embeddings: context, hidden_size: dimensions } = engine.weights.config;
-    const inputs = texts.map((text) => [engine.tokenizer.special("<|bos|>"), ...engine.tokenizer.encode(text)]);
-    const longest = Math.max(...inputs.map((tokens) => tokens.length));
-    if (longest > context) throw contextExceeded(longest, context);
-    const data: number[][] = [];
-    for (const tokens of inputs) data.push(normalised(await embed(engine, tokens)));
+    const inputs = texts.map((text) => {
+      assertMayFit(engine.tokenizer, text.length);
+      return [engine.tokenizer.special("<|bos|>"), ...engine.tokenizer.encode(text)];
+    });
+    const longest = inputs.reduce((most, tokens) => Math.max(most, tokens.length), 0);
+    if (longest > CONTEXT_TOKENS) throw contextExceeded(longest, CONTEXT_TOKENS);
     const promptTokens = inputs.reduce((sum, tokens) => sum + tokens.length, 0);
-    this.#meter.calls++;
-    this.#meter.promptTokens += promptTokens;
-    return { shape: [texts.length, dimensions], data, pooling: "mean", usage: usageOf(promptTokens, 0) };
+    const place = this.#slots.enter(mayWait);
+    await place.turn;
+    this.#meter.begin(promptTokens);
+    try {
+      const data: number[][] = [];
+      for (const tokens of inputs) data.push(normalised(await embed(engine, tokens)));
+      return { shape: [texts.length, config.hidden_size], data, pooling: "mean", usage: usageOf(promptTokens, 0) };
+    } finally {
+      this.#meter.end();
+      place.leave();
+    }
   }
 
-  async meter(): Promise<Meter> {
-    return { ...this.#meter };
+  async meter(): Promise<MeterReading> {
+    return this.#meter.read();
   }
 
-  #prompt({ messages, prompt, raw }: TextGenerationInput): number[] {
-    const { tokenizer, weights } = this.#load();
-    const context = weights.config.max_position_embeddings;
+  /** Token ids of the prompt, with room for at least one token more. */
+  #prompt({ messages, prompt, raw, max_tokens }: TextGenerationInput): number[] {
+    const { tokenizer } = this.#load();
+    const turns = messages ?? [{ role: "user" as const, content: prompt ?? "" }];
+    assertMayFit(
+      tokenizer,
+      turns.reduce((sum, { content }) => sum + content.length, 0),
+    );
     const tokens =
       prompt !== undefined && raw
         ? [tokenizer.special("<|bos|>"), ...tokenizer.encode(prompt)]
-        : encodeChat(tokenizer, messages ?? [{ role: "user", content: prompt ?? "" }]);
-    if (tokens.length >= context) throw contextExceeded(tokens.length, context);
+        : encodeChat(tokenizer, turns);
+    if (tokens.length >= CONTEXT_TOKENS) throw contextExceeded(tokens.length + max_tokens, CONTEXT_TOKENS);
     return tokens;
   }
 
-  async *#run(input: TextGenerationInput, prompt: readonly number[], signal: AbortSignal): AsyncGenerator<Generated> {
-    const engine = this.#load();
-    const meter = this.#meter;
-    await this.#slots.take(signal);
-    meter.running++;
-    meter.calls++;
-    meter.promptTokens += prompt.length;
+  async *#run(
+    input: TextGenerationInput,
+    prompt: readonly number[],
+    place: Place,
+    signal: AbortSignal,
+  ): AsyncGenerator<Generated> {
+    await place.turn;
+    if (signal.aborted) return;
+    this.#meter.begin(prompt.length);
     try {
-      yield* generate(engine, {
+      yield* generate(this.#load(), {
         prompt,
-        maxTokens: Math.min(input.max_tokens, engine.weights.config.max_position_embeddings - prompt.length),
+        maxTokens: Math.min(input.max_tokens, CONTEXT_TOKENS - prompt.length),
         sampling: {
           temperature: input.temperature,
           topP: input.top_p,
@@ -127,28 +137,28 @@ export class EmbeddedModel extends DurableObject {
         },
         stop: input.stop,
         signal,
-        onToken: () => void meter.completionTokens++,
+        onToken: () => this.#meter.countToken(),
       });
     } finally {
-      meter.running--;
-      this.#slots.give();
+      this.#meter.end();
+      place.leave(); // the reader may take its time with the end
     }
   }
 
   #load(): Engine {
     this.#engine ??= {
-      weights: bindWeights(config as Config, parseSafetensors(weightsFile)),
-      tokenizer: new Tokenizer(tokenizerFile as unknown as TokenizerFile),
+      weights: bindWeights(config, parseSafetensors(weightsFile)),
+      tokenizer: new Tokenizer(tokenizerFile satisfies TokenizerFile),
     };
     return this.#engine;
   }
 }
 
-const usageOf = (prompt: number, completion: number): Usage => ({
-  prompt_tokens: prompt,
-  completion_tokens: completion,
-  total_tokens: prompt + completion,
-});
+/** Refuses by its length what cannot fit, so that encoding only ever sees texts of bounded size. */
+function assertMayFit(tokenizer: Tokenizer, characters: number): void {
+  const atLeast = Math.ceil(characters / tokenizer.longestTokenBytes);
+  if (atLeast > CONTEXT_TOKENS) throw contextExceeded(atLeast, CONTEXT_TOKENS);
+}
 
 function normalised(vector: Float32Array): number[] {
   const length = Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));

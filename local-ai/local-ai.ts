@@ -1,7 +1,8 @@
 import { WorkerEntrypoint } from "cloudflare:workers";
-import type { EmbeddedModel, Meter } from "./embedded-model";
+import type { EmbeddedModel } from "./embedded-model";
 import { InferenceUpstreamError, noSuchModel } from "./errors";
 import { parseEmbeddings, parseTextGeneration } from "./inputs";
+import type { MeterReading } from "./meter";
 
 export const TEXT_MODEL = "@local/tiny-support-lm";
 export const EMBEDDING_MODEL = "@local/tiny-support-lm-embed";
@@ -12,19 +13,20 @@ interface Env {
 
 /** Answers `env.AI.run(model, inputs, options)` as Workers AI does, from the embedded model. */
 export class LocalAI extends WorkerEntrypoint<Env> {
-  async run(model: string, inputs: unknown, _options?: unknown): Promise<unknown> {
+  async run(model: unknown, inputs: unknown, options?: { readonly rejectIfBusy?: boolean }): Promise<unknown> {
+    const mayWait = options?.rejectIfBusy !== true;
     try {
-      if (model === EMBEDDING_MODEL) return await this.#model.embed(parseEmbeddings(inputs));
-      if (model !== TEXT_MODEL) throw noSuchModel(model);
+      if (model === EMBEDDING_MODEL) return await this.#model.embed(parseEmbeddings(inputs), mayWait);
+      if (model !== TEXT_MODEL) throw noSuchModel(String(model));
       const input = parseTextGeneration(inputs);
-      return await (input.stream ? this.#model.stream(input) : this.#model.generate(input));
+      return await (input.stream ? this.#model.stream(input, mayWait) : this.#model.generate(input, mayWait));
     } catch (error) {
       throw asUpstreamError(error);
     }
   }
 
   /** What the model has really computed: calls, tokens, generations under way. */
-  meter(): Promise<Meter> {
+  meter(): Promise<MeterReading> {
     return this.#model.meter();
   }
 
@@ -40,5 +42,6 @@ function asUpstreamError(error: unknown): Error {
     const [code, ...text] = error.message.split(": ");
     return new InferenceUpstreamError(Number(code), text.join(": "));
   }
+  console.error("embedded model failed", error); // the caller learns nothing of it
   return new InferenceUpstreamError(3043, "Internal server error");
 }

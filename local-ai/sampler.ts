@@ -14,6 +14,7 @@ export interface Sampling {
 export class Sampler {
   readonly #random: () => number;
   readonly #counts = new Map<number, number>();
+  #order = new Uint32Array(); // (vocab) every id, in the order of the last draw
 
   constructor(
     readonly sampling: Sampling,
@@ -23,7 +24,7 @@ export class Sampler {
     this.#random = mulberry32(sampling.seed);
   }
 
-  /** Chooses from `logits`, which it changes, and remembers the choice for the penalties. */
+  /** Chooses from `logits` (vocab), which it overwrites, and remembers the choice for the penalties. */
   next(logits: Float32Array): number {
     this.#penalise(logits);
     for (const id of this.forbidden) logits[id] = Number.NEGATIVE_INFINITY;
@@ -32,7 +33,7 @@ export class Sampler {
     return id;
   }
 
-  /** Repetition penalty of Keskar et al. 2019; the other two as OpenAI's API describes them. */
+  /** Of what was generated: repetition penalty of Keskar et al. 2019, the others as OpenAI's API describes them. */
   #penalise(logits: Float32Array): void {
     const { repetitionPenalty, frequencyPenalty, presencePenalty } = this.sampling;
     for (const [id, count] of this.#counts) {
@@ -42,24 +43,41 @@ export class Sampler {
     }
   }
 
-  /** Nucleus sampling (Holtzman et al. 2020) among the top k. */
   #draw(logits: Float32Array): number {
-    const { temperature, topP, topK } = this.sampling;
-    const max = logits[argmax(logits)] as number;
-    const weights = Array.from(logits, (logit, id) => ({ id, weight: Math.exp((logit - max) / temperature) }));
-    weights.sort((a, b) => b.weight - a.weight || a.id - b.id);
-    const kept = topK > 0 ? weights.slice(0, topK) : weights;
-    const total = kept.reduce((sum, { weight }) => sum + weight, 0);
-    let nucleus = 0;
-    let size = 0;
-    while (size < kept.length && (size === 0 || nucleus < topP * total)) nucleus += kept[size++]?.weight ?? 0;
-    let point = this.#random() * nucleus;
-    for (const { id, weight } of kept.slice(0, size)) {
-      point -= weight;
-      if (point <= 0) return id;
+    const { temperature } = this.sampling;
+    const best = argmax(logits);
+    const max = logits[best] as number;
+    const weights = logits; // in place: (vocab) probabilities, not yet divided by their sum
+    for (let id = 0; id < weights.length; id++) weights[id] = Math.exp(((logits[id] as number) - max) / temperature);
+    const candidates = this.#candidates(weights);
+    let point = this.#random() * sumOf(weights, candidates);
+    for (const id of candidates) {
+      point -= weights[id] as number;
+      if (point < 0) return id;
     }
-    return kept[0]?.id ?? 0;
+    return best; // rounding left a grain
   }
+
+  /** The top k, and of them the nucleus: the fewest whose share reaches top p (Holtzman et al. 2020), one at least. */
+  #candidates(weights: Float32Array): Uint32Array {
+    const { topP, topK } = this.sampling;
+    if (this.#order.length !== weights.length) this.#order = Uint32Array.from(weights, (_, id) => id);
+    if (topK === 0 && topP >= 1) return this.#order; // sorting costs as much as a quarter of a token
+    const sorted = this.#order.sort((a, b) => (weights[b] as number) - (weights[a] as number) || a - b);
+    const kept = topK === 0 ? sorted : sorted.subarray(0, topK);
+    const target = topP * sumOf(weights, kept);
+    let size = 0;
+    for (let share = 0; size < kept.length && (size === 0 || share < target); size++) {
+      share += weights[kept[size] as number] as number;
+    }
+    return kept.subarray(0, size);
+  }
+}
+
+function sumOf(weights: Float32Array, ids: Uint32Array): number {
+  let sum = 0;
+  for (const id of ids) sum += weights[id] as number;
+  return sum;
 }
 
 function argmax(values: Float32Array): number {

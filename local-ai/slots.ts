@@ -1,8 +1,14 @@
 import { outOfCapacity } from "./errors";
 
-/**
- * A bounded number of runs at once; the rest wait in line, as Workers AI lets them unless told to refuse when busy.
- */
+/** A call's place: at work, or waiting in line for it. */
+export interface Place {
+  /** Settles when the call may begin, or when it left the line. */
+  readonly turn: Promise<void>;
+  /** Gives the place to whoever waits longest; a second time changes nothing. */
+  leave(): void;
+}
+
+/** A bounded number of runs at once; the rest wait in line, as Workers AI lets them unless told to refuse when busy. */
 export class Slots {
   #free: number;
   readonly #line: (() => void)[] = [];
@@ -14,28 +20,32 @@ export class Slots {
     this.#free = slots;
   }
 
-  /** @throws InferenceUpstreamError 3040 when the line is full, too */
-  async take(signal: AbortSignal): Promise<void> {
+  /**
+   * Whoever enters must leave, in whatever way the call ends.
+   * @throws InferenceUpstreamError 3040 when nothing is free and the line is full, or the caller does not wait
+   */
+  enter(mayWait = true): Place {
+    const { promise: turn, resolve: begin } = Promise.withResolvers<void>();
     if (this.#free > 0) {
       this.#free--;
-      return;
+      begin();
+    } else {
+      if (!mayWait || this.#line.length >= this.maxWaiting) throw outOfCapacity();
+      this.#line.push(begin);
     }
-    if (this.#line.length >= this.maxWaiting) throw outOfCapacity();
-    const turn = Promise.withResolvers<void>();
-    this.#line.push(turn.resolve);
+    let hasLeft = false;
     const leave = () => {
-      const place = this.#line.indexOf(turn.resolve);
-      if (place === -1) return; // its turn has come already
-      this.#line.splice(place, 1);
-      turn.reject(signal.reason);
+      if (hasLeft) return;
+      hasLeft = true;
+      const waitingAt = this.#line.indexOf(begin);
+      if (waitingAt === -1) return this.#give();
+      this.#line.splice(waitingAt, 1);
+      begin();
     };
-    signal.addEventListener("abort", leave, { once: true });
-    await turn.promise;
-    signal.removeEventListener("abort", leave);
+    return { turn, leave };
   }
 
-  /** Hands the slot to whoever waits longest. */
-  give(): void {
+  #give(): void {
     const next = this.#line.shift();
     if (next) next();
     else this.#free++;

@@ -8,33 +8,50 @@ export interface TokenizerFile {
   readonly model: { readonly vocab: Readonly<Record<string, number>>; readonly merges: readonly (readonly string[])[] };
 }
 
-/** The pre-tokenizer's pattern, word for word from the file. */
-const PIECE = /'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
-/** Longer pieces (a page without a space) are cut, so that encoding stays linear in the text. */
-const MAX_PIECE_BYTES = 256;
+/** The pre-tokenizer's pattern; its `\s` is Unicode's White_Space, which JavaScript's is not quite. */
+const PIECE =
+  /'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
+/** Pieces that are remembered with their encoding: words, whose text is short. */
+const MAX_REMEMBERED_PIECES = 20_000;
+const MAX_REMEMBERED_CHARACTERS = 32;
+
+interface Merge {
+  readonly rank: number;
+  /** The token that two neighbours become. */
+  readonly id: number;
+}
 
 export class Tokenizer {
-  readonly #vocab: Readonly<Record<string, number>>;
-  readonly #rank = new Map<string, number>();
+  /** No token stands for more bytes of text. */
+  readonly longestTokenBytes: number;
+  readonly #idOfByte: readonly number[];
+  readonly #merges = new Map<number, Merge>(); // by pairOf(left, right)
   readonly #bytesOfToken: Uint8Array[] = [];
   readonly #special = new Map<string, number>();
-  readonly #specialIds = new Set<number>();
   readonly #encodedPieces = new Map<string, readonly number[]>();
 
+  /** @throws TypeError when the file contradicts itself */
   constructor(file: TokenizerFile) {
-    this.#vocab = file.model.vocab;
-    file.model.merges.forEach(([left, right], rank) => {
-      this.#rank.set(`${left} ${right}`, rank);
-    });
-    const byteOfCharacter = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
-    for (const { id, content } of file.added_tokens) {
-      this.#special.set(content, id);
-      this.#specialIds.add(id);
+    const { vocab, merges } = file.model;
+    const idOf = (token: string): number => {
+      const id = Object.hasOwn(vocab, token) ? vocab[token] : undefined;
+      if (id === undefined) throw new TypeError(`tokenizer: "${token}" is not in the vocabulary`);
+      return id;
+    };
+    for (const [rank, [left = "", right = ""]] of merges.entries()) {
+      this.#merges.set(pairOf(idOf(left), idOf(right)), { rank, id: idOf(left + right) });
     }
-    for (const [token, id] of Object.entries(this.#vocab)) {
-      const bytes = this.#specialIds.has(id) ? [] : [...token].map((character) => byteOfCharacter.get(character) ?? 0);
+    const made = new Set(Array.from(this.#merges.values(), ({ id }) => id));
+    if (made.size !== merges.length) throw new TypeError("tokenizer: two merges make the same token");
+    this.#idOfByte = BYTE_CHARACTERS.map(idOf);
+    for (const { id, content } of file.added_tokens) this.#special.set(content, id);
+    const specialIds = new Set(this.#special.values());
+    const byteOfCharacter = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
+    for (const [token, id] of Object.entries(vocab)) {
+      const bytes = specialIds.has(id) ? [] : [...token].map((character) => byteOfCharacter.get(character) ?? 0);
       this.#bytesOfToken[id] = Uint8Array.from(bytes);
     }
+    this.longestTokenBytes = this.#bytesOfToken.reduce((longest, bytes) => Math.max(longest, bytes.length), 1);
   }
 
   /** Id of a special token such as `<|end|>`. */
@@ -62,33 +79,43 @@ export class Tokenizer {
   #encodePiece(piece: string): readonly number[] {
     const known = this.#encodedPieces.get(piece);
     if (known) return known;
-    const bytes = new TextEncoder().encode(piece);
-    const ids: number[] = [];
-    for (let from = 0; from < bytes.length; from += MAX_PIECE_BYTES) {
-      ids.push(
-        ...this.#merge([...bytes.subarray(from, from + MAX_PIECE_BYTES)].map((byte) => BYTE_CHARACTERS[byte] ?? "")),
-      );
-    }
-    if (this.#encodedPieces.size > 20_000) this.#encodedPieces.clear();
+    const ids = this.#merge(Array.from(new TextEncoder().encode(piece), (byte) => this.#idOfByte[byte] as number));
+    if (piece.length > MAX_REMEMBERED_CHARACTERS) return ids;
+    if (this.#encodedPieces.size >= MAX_REMEMBERED_PIECES) this.#encodedPieces.clear();
     this.#encodedPieces.set(piece, ids);
     return ids;
   }
 
-  /** Joins the best-ranked neighbours until none is left. */
-  #merge(characters: string[]): number[] {
-    const parts = characters;
+  /**
+   * Applies the merges by rank until none is left. All places of the lowest rank are joined in one pass, from the
+   * left: each token is made by one merge only, so what a pass makes can only take part in merges of higher rank.
+   */
+  #merge(bytes: number[]): number[] {
+    let ids = bytes;
     for (;;) {
-      let best = Number.POSITIVE_INFINITY;
-      let at = -1;
-      for (let i = 0; i + 1 < parts.length; i++) {
-        const rank = this.#rank.get(`${parts[i]} ${parts[i + 1]}`);
-        if (rank !== undefined && rank < best) [best, at] = [rank, i];
+      let lowest: Merge | undefined;
+      for (let i = 0; i + 1 < ids.length; i++) {
+        const merge = this.#mergeAt(ids, i);
+        if (merge && (lowest === undefined || merge.rank < lowest.rank)) lowest = merge;
       }
-      if (at === -1) return parts.map((part) => this.#vocab[part] as number);
-      parts.splice(at, 2, `${parts[at]}${parts[at + 1]}`);
+      if (lowest === undefined) return ids;
+      const joined: number[] = [];
+      for (let i = 0; i < ids.length; i++) {
+        const isJoined = this.#mergeAt(ids, i) === lowest;
+        joined.push(isJoined ? lowest.id : (ids[i] as number));
+        if (isJoined) i++;
+      }
+      ids = joined;
     }
   }
+
+  #mergeAt(ids: readonly number[], i: number): Merge | undefined {
+    return this.#merges.get(pairOf(ids[i] as number, ids[i + 1] ?? 0));
+  }
 }
+
+/** One number for two neighbouring ids. */
+const pairOf = (left: number, right: number) => left * 65_536 + right;
 
 /** Decodes token by token and never lets half of a character out. */
 export class StreamingDecoder {

@@ -39,11 +39,14 @@ export interface Weights {
   readonly sin: Float32Array; // (position, headDim / 2)
 }
 
-/** @throws TypeError when a tensor is missing or has another shape than the config says */
+/** @throws TypeError when a tensor is missing or has another shape than the config says, or a size is no multiple of 4 */
 export function bindWeights(config: Config, tensors: ReadonlyMap<string, Tensor>): Weights {
   const { hidden_size: hidden, intermediate_size: inner, head_dim: headDim } = config;
   const queryDim = config.num_attention_heads * headDim;
   const kvDim = config.num_key_value_heads * headDim;
+  if ([hidden, inner, queryDim, headDim].some((size) => size % 4 !== 0)) {
+    throw new TypeError("weights: hidden, intermediate and head sizes must be multiples of 4");
+  }
   const take = (name: string, ...shape: number[]): Float32Array => {
     const tensor = tensors.get(`model.${name}.weight`);
     if (tensor?.shape.join() !== shape.join())

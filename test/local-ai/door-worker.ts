@@ -1,10 +1,13 @@
-import type { LocalAI } from "../../local-ai/local-ai";
+import type { MeterReading } from "../../local-ai/meter";
 
 export { EmbeddedModel } from "../../local-ai/embedded-model";
 export { LocalAI } from "../../local-ai/local-ai";
 
 interface Env {
-  readonly AI: Service<LocalAI>;
+  readonly AI: {
+    run(model: unknown, inputs: unknown, options?: object): Promise<unknown>;
+    meter(): Promise<MeterReading>;
+  };
 }
 
 /** A caller of `env.AI`: hands a JSON call on and shows what came back, streams as they are. */
@@ -12,9 +15,9 @@ export default {
   async fetch(request, env) {
     const { pathname } = new URL(request.url);
     if (pathname === "/meter") return Response.json(await env.AI.meter());
-    const { model, inputs } = (await request.json()) as { model: string; inputs: unknown };
+    const { model, inputs, options } = (await request.json()) as { model: unknown; inputs: unknown; options?: object };
     try {
-      const reply = await env.AI.run(model, inputs);
+      const reply = await env.AI.run(model, inputs, options);
       if (pathname === "/drop") return new Response("dropped"); // the stream is neither read nor cancelled
       return reply instanceof ReadableStream ? new Response(reply) : Response.json(reply);
     } catch (error) {

@@ -3,16 +3,22 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
-import type { Meter } from "../../local-ai/embedded-model";
+import type { MeterReading } from "../../local-ai/meter";
+
+interface Call {
+  readonly model?: unknown;
+  readonly inputs: unknown;
+  readonly options?: object;
+  /** Its end is what the Worker sees of a client that left. */
+  readonly signal?: AbortSignal;
+}
 
 export interface Door {
-  /** `env.AI.run(model, inputs)` in a Worker. */
-  run(inputs: unknown, model?: string): Promise<Response>;
-  /** The same with `signal`, whose end the Worker sees as a client that left. */
-  stream(inputs: object, signal?: AbortSignal): Promise<Response>;
+  /** `env.AI.run(model, inputs, options)` in a Worker; a stream comes as it is. */
+  run(call: Call): Promise<Response>;
   /** Asks for a stream and lets it lie. */
-  drop(inputs: object): Promise<void>;
-  meter(): Promise<Meter>;
+  drop(call: Call): Promise<void>;
+  meter(): Promise<MeterReading>;
   stop(): Promise<void>;
 }
 
@@ -31,17 +37,12 @@ export async function openDoor(persistTo?: string): Promise<Door> {
   const miniflare = new Miniflare(convertV4MiniflareOptions(options(folder, persistTo)));
   await miniflare.ready;
   const { origin } = await miniflare.unsafeGetDirectURL("door");
-  const call = (path: string, inputs: unknown, model = "@local/tiny-support-lm", signal?: AbortSignal) =>
-    fetch(origin + path, {
-      method: "POST",
-      body: JSON.stringify({ model, inputs }),
-      ...(signal === undefined ? {} : { signal }),
-    });
+  const post = (path: string, { model = "@local/tiny-support-lm", inputs, options, signal }: Call) =>
+    fetch(origin + path, { method: "POST", body: JSON.stringify({ model, inputs, options }), signal: signal ?? null });
   return {
-    run: (inputs, model) => call("/run", inputs, model),
-    stream: (inputs, signal) => call("/run", { ...inputs, stream: true }, undefined, signal),
-    drop: async (inputs) => void (await (await call("/drop", { ...inputs, stream: true })).text()),
-    meter: async () => (await (await fetch(`${origin}/meter`)).json()) as Meter,
+    run: (call) => post("/run", call),
+    drop: async (call) => void (await (await post("/drop", call)).text()),
+    meter: async () => (await (await fetch(`${origin}/meter`)).json()) as MeterReading,
     stop: async () => {
       await miniflare.dispose();
       rmSync(folder, { recursive: true });

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Engine } from "../../local-ai/generate";
 import { parseSafetensors } from "../../local-ai/safetensors";
+import type { Sampling } from "../../local-ai/sampler";
 import { Tokenizer, type TokenizerFile } from "../../local-ai/tokenizer";
 import { bindWeights, type Config } from "../../local-ai/transformer";
 
@@ -32,4 +33,18 @@ export const referenceCases = (): ReferenceCase[] => {
   const text = readFileSync(join(import.meta.dirname, "reference.json"), "utf8");
   const entries = JSON.parse(text) as { readonly adapter: string | null; readonly cases: ReferenceCase[] }[];
   return entries.filter(({ adapter }) => adapter === null).flatMap((entry) => entry.cases);
+};
+
+/** What Hugging Face's tokenizers made of the same file, its special tokens taken out: text is text. */
+export const tokenizerReference = (): { readonly text: string; readonly ids: readonly number[] }[] =>
+  JSON.parse(readFileSync(join(import.meta.dirname, "tokenizer-reference.json"), "utf8"));
+
+export const GREEDY: Sampling = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  repetitionPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  seed: 1,
 };

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { encodeChat } from "../../local-ai/chat-template";
-import { StreamingDecoder } from "../../local-ai/tokenizer";
-import { loadEngine, referenceCases } from "./engine";
+import { StreamingDecoder, Tokenizer } from "../../local-ai/tokenizer";
+import { loadEngine, referenceCases, tokenizerReference } from "./engine";
 
 const { tokenizer } = loadEngine();
 const SPECIAL = [
@@ -31,6 +31,10 @@ describe("tokenizer", () => {
       });
       expect(encoded).toEqual(ids);
     }
+  });
+
+  it.each(tokenizerReference())("encodes $text as the reference does", ({ text: given, ids }) => {
+    expect(tokenizer.encode(given)).toEqual(ids);
   });
 
   it("gives every text back", () => {
@@ -72,5 +76,29 @@ describe("tokenizer", () => {
         expect(ids.filter((id) => id === tokenizer.special("<|assistant|>"))).toHaveLength(1);
       }),
     );
+  });
+
+  it("makes one system turn, in front, of all messages of system and developer", () => {
+    const ids = encodeChat(tokenizer, [
+      { role: "system", content: "one" },
+      { role: "user", content: "hi" },
+      { role: "developer", content: "two" },
+    ]);
+    const [bos, end, system] = ["<|bos|>", "<|end|>", "<|system|>"].map((token) => tokenizer.special(token));
+    expect(ids.slice(0, 2)).toEqual([bos, system]);
+    expect(tokenizer.decode(ids.slice(2, ids.indexOf(end as number)))).toBe("one\ntwo");
+    expect(ids.filter((id) => id === system)).toHaveLength(1);
+  });
+
+  it("refuses a file that contradicts itself", () => {
+    const model = (merges: string[][]) => ({ vocab: { a: 0, aa: 1, aaa: 2 }, merges });
+    const build = (merges: string[][]) => new Tokenizer({ added_tokens: [], model: model(merges) });
+    const ambiguous = [
+      ["a", "a"],
+      ["a", "aa"],
+      ["aa", "a"],
+    ];
+    expect(() => build(ambiguous)).toThrow(/two merges make the same token/);
+    expect(() => build([["a", "b"]])).toThrow(/"b" is not in the vocabulary/);
   });
 });

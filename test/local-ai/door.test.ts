@@ -1,0 +1,144 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { type Door, openDoor } from "./door";
+
+const EMBEDDING_MODEL = "@local/tiny-support-lm-embed";
+const question = { messages: [{ role: "user", content: "How do I reset my password?" }], temperature: 0 };
+const stream = { ...question, stream: true, max_tokens: 400 };
+
+let door: Door;
+beforeAll(async () => {
+  door = await openDoor();
+}, 30_000);
+afterAll(() => door.stop());
+
+const running = async (count: number) => {
+  await vi.waitFor(async () => expect((await door.meter()).running).toBe(count), { timeout: 5_000 });
+};
+/** Reads the first event, so that the generation is under way. */
+const begun = async (response: Response) => {
+  const reader = response.body?.getReader();
+  await reader?.read();
+  return reader;
+};
+
+describe("the stand-in for Workers AI", () => {
+  it("answers in the classic shape and counts what it counts", async () => {
+    const before = await door.meter();
+    const reply = (await (await door.run({ inputs: { ...question, max_tokens: 20 } })).json()) as { response: string };
+    const usage = { prompt_tokens: 12, completion_tokens: 20, total_tokens: 32 };
+    expect(reply).toEqual({ response: expect.any(String), finish_reason: "length", usage });
+    expect(reply.response.length).toBeGreaterThan(20);
+    const { calls, promptTokens, completionTokens } = before;
+    expect(await door.meter()).toEqual({
+      calls: calls + 1,
+      promptTokens: promptTokens + 12,
+      completionTokens: completionTokens + 20,
+      running: 0,
+    });
+  });
+
+  it("streams the same text, event by event as it is made", async () => {
+    const { response } = (await (await door.run({ inputs: { ...question, max_tokens: 60 } })).json()) as {
+      response: string;
+    };
+    const body = (await door.run({ inputs: { ...stream, max_tokens: 60 } })).body as ReadableStream<Uint8Array>;
+    const chunks: string[] = [];
+    for await (const chunk of body) chunks.push(new TextDecoder().decode(chunk));
+    expect(chunks.length).toBeGreaterThan(10);
+    const events = chunks.join("").trimEnd().split("\n\n");
+    expect(events.at(-1)).toBe("data: [DONE]");
+    const data = events.slice(0, -1).map((event) => JSON.parse(event.slice(6)) as { response: string });
+    expect(data.map((event) => event.response).join("")).toBe(response);
+  });
+
+  it("embeds into vectors of 192 dimensions and length 1", async () => {
+    const inputs = { text: ["where is my refund", "hello"] };
+    const reply = (await (await door.run({ model: EMBEDDING_MODEL, inputs })).json()) as {
+      shape: number[];
+      data: number[][];
+      usage: { prompt_tokens: number; total_tokens: number };
+    };
+    expect(reply).toMatchObject({ shape: [2, 192], pooling: "mean" });
+    expect(reply.usage.total_tokens).toBe(reply.usage.prompt_tokens);
+    for (const vector of reply.data) {
+      expect(vector).toHaveLength(192);
+      expect(Math.hypot(...vector)).toBeCloseTo(1, 6);
+    }
+  });
+
+  it.each([
+    ["an unknown model", { model: "@cf/meta/llama", inputs: question }, /^5007: /],
+    ["a model that is no string", { model: { a: 1 }, inputs: question }, /^5007: /],
+    ["inputs that are no object", { inputs: null }, /^5006: /],
+    ["an adapter", { inputs: { ...question, lora: "a" } }, /^5005: /],
+    ["a prompt beyond the context", { inputs: { prompt: "hello ".repeat(600) } }, /^5021: .+ limit \(512\)\.$/],
+    ["a text beyond the context", { model: EMBEDDING_MODEL, inputs: { text: "hello ".repeat(600) } }, /^5021: /],
+    ["a megabyte without a space", { inputs: { prompt: "a".repeat(1_000_000) } }, /^5021: /],
+  ])("throws Workers AI's error for %s", async (_, call, message) => {
+    const response = await door.run(call);
+    expect(response.status).toBe(500);
+    expect(await response.json()).toEqual({
+      name: "InferenceUpstreamError",
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it("cuts max_tokens to what the context has left", async () => {
+    const inputs = { prompt: " the".repeat(500), raw: true, max_tokens: 400, temperature: 5, seed: 1 };
+    expect(await (await door.run({ inputs })).json()).toMatchObject({
+      finish_reason: "length",
+      usage: { prompt_tokens: 501, completion_tokens: 11, total_tokens: 512 },
+    });
+  });
+
+  it("stops generating when the client leaves its stream", async () => {
+    const abort = new AbortController();
+    await begun(await door.run({ inputs: { ...stream, temperature: 1.5 }, signal: abort.signal }));
+    abort.abort();
+    await running(0);
+    const { completionTokens } = await door.meter();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect((await door.meter()).completionTokens).toBe(completionTokens);
+  });
+
+  it("frees the place of a stream that nobody read", async () => {
+    await door.drop({ inputs: stream });
+    await running(0);
+  });
+
+  it("runs 16 at once, lets the next wait in line, and refuses who does not wait", async () => {
+    const abort = new AbortController();
+    // Nobody reads on, so none of them ends by itself.
+    const sixteen = Array.from({ length: 16 }, async () =>
+      begun(await door.run({ inputs: { ...stream, temperature: 1.5 }, signal: abort.signal })),
+    );
+    await Promise.all(sixteen);
+    await running(16);
+    const refused = await door.run({ inputs: question, options: { rejectIfBusy: true } });
+    expect(await refused.json()).toMatchObject({ message: expect.stringMatching(/^3040: /) });
+    const refusedStream = await door.run({ inputs: stream, options: { rejectIfBusy: true } });
+    expect(refusedStream.status).toBe(500); // an error of the call, not of a stream that was promised
+    const waiting = door.run({ inputs: { ...question, max_tokens: 2 } });
+    abort.abort();
+    expect((await waiting).status).toBe(200);
+    await running(0);
+  });
+});
+
+describe("its meter", () => {
+  it("goes on where it was after a restart", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tenantry-meter-"));
+    const first = await openDoor(folder);
+    await first.run({ inputs: { ...question, max_tokens: 3 } });
+    const reading = await first.meter();
+    await first.stop();
+    const second = await openDoor(folder);
+    expect(await second.meter()).toEqual(reading);
+    await second.stop();
+    rmSync(folder, { recursive: true });
+    expect(reading).toEqual({ calls: 1, promptTokens: 12, completionTokens: 3, running: 0 });
+  }, 30_000);
+});

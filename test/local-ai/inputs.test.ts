@@ -1,0 +1,77 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { InferenceUpstreamError } from "../../local-ai/errors";
+import { parseEmbeddings, parseTextGeneration } from "../../local-ai/inputs";
+
+function errorOf(parse: (inputs: unknown) => unknown, inputs: unknown): Error {
+  try {
+    parse(inputs);
+  } catch (error) {
+    return error as Error;
+  }
+  throw new Error("was accepted");
+}
+
+describe("inputs", () => {
+  it("have Workers AI's defaults", () => {
+    expect(parseTextGeneration({ prompt: "hi" })).toMatchObject({
+      max_tokens: 256,
+      temperature: 0.6,
+      top_p: 1,
+      raw: false,
+      stream: false,
+      stop: [],
+    });
+  });
+
+  it.each([
+    ["nothing", undefined],
+    ["a string", "hi"],
+    ["neither messages nor prompt", {}],
+    ["both", { prompt: "a", messages: [{ role: "user", content: "b" }] }],
+    ["no messages", { messages: [] }],
+    ["an unknown role", { messages: [{ role: "tool", content: "a" }] }],
+    ["an image", { messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "a" } }] }] }],
+    ["a number as prompt", { prompt: 5 }],
+    ["no tokens", { prompt: "a", max_tokens: 0 }],
+    ["half a token", { prompt: "a", max_tokens: 1.5 }],
+    ["a temperature that is no number", { prompt: "a", temperature: Number.NaN }],
+    ["an infinite penalty", { prompt: "a", presence_penalty: Number.POSITIVE_INFINITY }],
+    ["too many stop strings", { prompt: "a", stop: Array.from({ length: 17 }, () => "x") }],
+    ["tools", { prompt: "a", tools: [] }],
+    ["a response format", { prompt: "a", response_format: { type: "json_object" } }],
+  ])("are refused as bad input: %s", (_, inputs) => {
+    expect(errorOf(parseTextGeneration, inputs)).toMatchObject({
+      name: "InferenceUpstreamError",
+      message: expect.stringMatching(/^5006: [^\n]+$/),
+    });
+  });
+
+  it("are refused with a code of their own when they ask for an adapter", () => {
+    expect(errorOf(parseTextGeneration, { prompt: "a", lora: "b" }).message).toMatch(/^5005: /);
+  });
+
+  it.each([[{}], [{ text: 5 }], [{ text: [] }], [{ text: [""] }], [{ text: Array.from({ length: 101 }, () => "a") }]])(
+    "of embeddings are refused as bad input: %j",
+    (inputs) => {
+      expect(errorOf(parseEmbeddings, inputs).message).toMatch(/^5006: /);
+    },
+  );
+
+  it("of any kind are accepted or refused, never anything else", () => {
+    const keys = ["messages", "prompt", "text", "stop", "stream", "max_tokens", "lora"] as const;
+    const anything = fc.anything({ withTypedArray: true, withNullPrototype: true });
+    const inputs = fc.oneof(anything, fc.dictionary(fc.constantFrom(...keys), anything));
+    fc.assert(
+      fc.property(inputs, (value) => {
+        for (const parse of [parseTextGeneration, parseEmbeddings]) {
+          try {
+            parse(value);
+          } catch (error) {
+            expect(error).toBeInstanceOf(InferenceUpstreamError);
+          }
+        }
+      }),
+    );
+  });
+});
