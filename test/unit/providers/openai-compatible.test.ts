@@ -74,6 +74,15 @@ describe.each([
     expect(finishesIn(deltas)).toMatchObject([{ reason: "tool_calls" }]);
   });
 
+  it("gives a refusal as its text", async () => {
+    const written = { content: null, refusal: "I will not." };
+    const choice = { index: 0, finish_reason: "stop", ...(stream ? { delta: written } : { message: written }) };
+    const reply = JSON.stringify({ choices: [choice] });
+    const headers = { "content-type": stream ? "text/event-stream" : "application/json" };
+    const rawBody = stream ? `data: ${reply}\n\n` : reply;
+    expect(textIn(await chatted({ rawBody, headers }, { stream }))).toBe("I will not.");
+  });
+
   it("passes log probabilities on with their text", async () => {
     const deltas = await chatted({ text: "a b", logprobs: true }, { stream, logprobs: true });
     const scores = deltas.flatMap((delta) => (delta.type === "text" ? (delta.logprobs as { token: string }[]) : []));
@@ -142,8 +151,12 @@ describe("a stream", () => {
     expect((await failureWith({ withoutDone: true, finishReason: null })).failure).toBe("broken");
   });
 
-  it("with [DONE] but no reason has ended all the same", async () => {
-    expect(finishesIn(await chatted({ finishReason: null }))).toMatchObject([{ reason: "stop" }]);
+  it("with [DONE] but no reason has ended all the same, cut where its one choice is full", async () => {
+    const script = { finishReason: null, tokens: 3 };
+    expect(finishesIn(await chatted(script))).toMatchObject([{ reason: "stop" }]);
+    expect(finishesIn(await chatted(script, { maxOutputTokens: 3 }))).toMatchObject([{ reason: "length" }]);
+    const both = finishesIn(await chatted(script, { maxOutputTokens: 4, choices: 2 }));
+    expect(both).toMatchObject([{ reason: "stop" }, { reason: "stop" }]);
   });
 
   it("that falls silent in the middle is a timeout, and its connection is closed", async () => {
@@ -153,14 +166,19 @@ describe("a stream", () => {
     await mock.until(({ aborted }) => aborted === 1);
   });
 
-  it("whose reader is slow does not look silent", async () => {
-    mock.script({ tokens: 3 });
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-    const output = (await provider({ timeoutMs: 20_000 }).chat(chatCall(model), never))[Symbol.asyncIterator]();
+  it("whose reader is slow does not look silent, and leaves no timer behind", async () => {
+    const encoder = new TextEncoder();
+    const line = encoder.encode('data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n');
+    const body = () => new ReadableStream({ pull: (controller) => controller.enqueue(line) });
+    const headers = { "content-type": "text/event-stream" };
+    vi.useFakeTimers();
+    const upstream = provider({ timeoutMs: 20_000, fetch: async () => new Response(body(), { headers }) });
+    const output = (await upstream.chat(chatCall(model), never))[Symbol.asyncIterator]();
     await output.next();
+    expect(vi.getTimerCount()).toBe(0);
     await vi.advanceTimersByTimeAsync(60_000);
+    expect((await output.next()).value).toMatchObject({ type: "text", text: "x" });
     vi.useRealTimers();
-    expect((await output.next()).value).toMatchObject({ type: "text", text: " two" });
   });
 
   it("that its signal stops in the middle is aborted, and its connection is closed", async () => {

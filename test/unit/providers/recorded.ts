@@ -50,6 +50,7 @@ export const CLASSIC = {
     { tool_calls: [{ index: 0, function: { arguments: '{"a": 1' } }] },
     { tool_calls: [{ index: 0, function: { arguments: ', "b": 2}' } }] },
     { tool_calls: [{ id: null, type: null, index: 0, function: { name: null, arguments: "" } }] },
+    { tool_calls: [{ id: null, type: null, index: 1, function: { name: null, arguments: "" } }] },
     { response: "", usage: usage(30, 12) },
   ),
   streamOfWholeTools: events(

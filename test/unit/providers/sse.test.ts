@@ -42,6 +42,11 @@ describe("server-sent events", () => {
     expect((await read(alone)).map(({ data }) => data)).toEqual(["näïve 日本 🙂", "b", "c"]);
   });
 
+  it("do not mind a chunk of nothing, not even between CR and LF", async () => {
+    const chunks = ["data: a\r", "", "\ndata: b\r\n\r\n"].map((text) => encoder.encode(text));
+    expect((await read(chunks)).map(({ data }) => data)).toEqual(["a\nb"]);
+  });
+
   it("come out as soon as their last byte is in, a lone CR included", async () => {
     const chunks = ["data: a\r\n\r\n", "data: b\r\r", "data: c\n\n"].map((text) => encoder.encode(text));
     let given = 0;

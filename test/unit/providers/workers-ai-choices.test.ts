@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { ChatDelta } from "../../../src/inference/provider";
@@ -47,9 +48,13 @@ class Run {
       this.#controller?.enqueue(encoder.encode(`data: ${JSON.stringify({ response })}\n\n`));
     return this;
   }
+  done(): void {
+    this.#controller?.enqueue(encoder.encode("data: [DONE]\n\n"));
+  }
   end(prompt_tokens: number, completion_tokens: number): void {
     const last = JSON.stringify({ response: "", usage: { prompt_tokens, completion_tokens } });
-    this.#controller?.enqueue(encoder.encode(`data: ${last}\n\ndata: [DONE]\n\n`));
+    this.#controller?.enqueue(encoder.encode(`data: ${last}\n\n`));
+    this.done();
     this.#controller?.close();
   }
   breakOff(message: string): void {
@@ -200,6 +205,23 @@ describe.each([1, 3])("stopping a call of %i choices", (choices) => {
     await expect.poll(() => allCancelled(runs)).toBe(true);
   });
 
+  it("by its signal in the moment of the answer still cancels the stream", async () => {
+    let isCancelled = false;
+    const answer = Promise.resolve(
+      new ReadableStream({
+        cancel: () => {
+          isCancelled = true;
+        },
+      }),
+    );
+    const stop = new AbortController();
+    const chat = workersAi({ run: () => answer }).chat(chatCall(model), stop.signal);
+    await answer;
+    stop.abort();
+    expect((await failureOf(async () => collected(await chat))).failure).toBe("aborted");
+    expect(isCancelled).toBe(true);
+  });
+
   it("by leaving the loop cancels the stream", async () => {
     const { runs, output } = await started(never);
     runs[0]?.say("a", "b");
@@ -223,12 +245,20 @@ describe.each([1, 3])("stopping a call of %i choices", (choices) => {
     expect(allCancelled(runs)).toBe(true);
   });
 
-  it("leaves nothing to stop once the output is complete", async () => {
-    const { runs, output } = await started(never);
+  it("leaves nothing behind once the output is complete: no stream, no listener", async () => {
+    const stop = new AbortController();
+    const { runs, output } = await started(stop.signal);
     for (const run of runs) run.say("a").end(5, 1);
     const deltas = await collected({ [Symbol.asyncIterator]: () => output });
     expect(finishesIn(deltas)).toHaveLength(choices);
-    expect(runs.some((run) => run.isCancelled)).toBe(false);
+    expect(getEventListeners(stop.signal, "abort")).toEqual([]);
+  });
+
+  it("is not needed for streams that stay open after [DONE]", async () => {
+    const { runs, output } = await started(never);
+    for (const run of runs) run.say("a").done();
+    await collected({ [Symbol.asyncIterator]: () => output });
+    expect(allCancelled(runs)).toBe(true);
   });
 });
 

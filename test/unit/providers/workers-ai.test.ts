@@ -117,6 +117,19 @@ describe("a stream", () => {
     ]);
   });
 
+  it("of a newer model without its native chunk reports no usage: the chunks' own is of one chunk each", async () => {
+    const deltas = await chatted(
+      OPENAI_STYLE.stream.replace(/data: \{"choices":\[\],.*\n\ndata: \{"response".*\n\n/, ""),
+    );
+    expect(textIn(deltas)).toBe("你好");
+    expect(usageIn(deltas)).toBeUndefined();
+  });
+
+  it("may beat its heart with empty events", async () => {
+    const expected = await chatted(CLASSIC.stream);
+    expect(await chatted(CLASSIC.stream.replaceAll("\n\n", "\n\ndata:\n\n: ping\n\n"))).toEqual(expected);
+  });
+
   it("counts reasoning as work that nobody reads", async () => {
     const deltas = await chatted(OPENAI_STYLE.stream);
     expect(deltas.slice(0, 2)).toEqual([
@@ -185,7 +198,10 @@ describe("a stream", () => {
     ["brings no JSON", "data: <html>\n\n"],
     ["brings a malformed chunk", 'data: {"choices":[{"delta":{"content":7}}]}\n\n'],
     ["brings a choice nobody asked for", 'data: {"choices":[{"index":1,"delta":{"content":"x"}}]}\n\n'],
-    ["brings a tool call without a name", 'data: {"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}\n\n'],
+    [
+      "brings a tool call without a name",
+      'data: {"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}\n\ndata: [DONE]\n\n',
+    ],
   ])("that %s is broken", async (_, recorded) => {
     expect((await failureOf(() => chatted(recorded))).failure).toBe("broken");
   });
