@@ -47,6 +47,11 @@ describe("inputs", () => {
     });
   });
 
+  it("are refused in few words, however much is wrong with them", () => {
+    const messages = Array.from({ length: 200 }, () => ({ role: "user", content: 5 }));
+    expect(errorOf(parseTextGeneration, { messages }).message.length).toBeLessThan(300);
+  });
+
   it("are refused with a code of their own when they ask for an adapter", () => {
     expect(errorOf(parseTextGeneration, { prompt: "a", lora: "b" }).message).toMatch(/^5005: /);
   });

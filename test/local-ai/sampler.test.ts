@@ -60,6 +60,12 @@ describe("sampler", () => {
     expect(drawn({})).toEqual([0, 1, 2, 3]);
   });
 
+  it("prefers the lower id among equals, whatever came before", () => {
+    const sampler = new Sampler({ ...GREEDY, temperature: 1, topK: 1 }, []);
+    expect(sampler.next(Float32Array.of(1, 2, 3))).toBe(2);
+    expect(sampler.next(Float32Array.of(5, 5, 5))).toBe(0);
+  });
+
   it("turns to other tokens under each penalty", () => {
     expect(draw([2, 1.5], {}, 3)).toEqual([0, 0, 0]);
     expect(draw([2, 1.5], { repetitionPenalty: 2 }, 3)).toEqual([0, 1, 0]);
