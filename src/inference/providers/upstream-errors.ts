@@ -36,7 +36,7 @@ function byComplaint(status: number, { code, text }: Complaint): ProviderFailure
   // llama.cpp, vLLM and others know no code for it, and some say 500.
   if (status !== 429 && /context (length|window|size)|exceed_context_size/i.test(text)) return "context_length";
   // Our account's limits, not the server's load.
-  if (status === 429 && /quota|billing|rate_limit/i.test(code ?? "")) return "quota";
+  if (/quota|billing|rate_limit/i.test(code ?? "")) return "quota";
   return undefined;
 }
 
@@ -73,11 +73,11 @@ function errorIn(body: string): unknown {
 /** The text is for recognising the failure only: servers quote prompts in it, so it goes into no message. */
 function complaintOf(error: unknown): Complaint {
   const fields = (typeof error === "object" && error !== null ? error : {}) as { code?: unknown; type?: unknown };
-  const code = [fields.code, fields.type].map(String).find((value) => /^[A-Za-z0-9_.-]{1,64}$/.test(value));
-  return {
-    code: code === "undefined" || code === "null" ? undefined : code,
-    text: typeof error === "string" ? error : JSON.stringify(error ?? ""),
-  };
+  const code = [fields.code, fields.type]
+    .filter((field) => typeof field === "string" || typeof field === "number")
+    .map(String)
+    .find((field) => /^[A-Za-z0-9_.-]{1,64}$/.test(field));
+  return { code, text: typeof error === "string" ? error : JSON.stringify(error ?? "") };
 }
 
 /** RFC 9110, section 10.2.3: seconds or a date. */

@@ -210,6 +210,7 @@ describe("a stream", () => {
     };
     expect(await told({ message: "boom" })).toBe("broken");
     expect(await told({ message: "no room", code: 429 })).toBe("capacity");
+    expect(await told({ message: "slow down", type: "rate_limit_error" })).toBe("quota");
     expect(await told({ message: "too long", code: "context_length_exceeded" })).toBe("context_length");
   });
 
@@ -226,6 +227,22 @@ describe("a stream", () => {
     const streamed = `data: {"choices":[{"index":0,"delta":{"content":"streamed"},"finish_reason":"stop"}]}\n\n`;
     const headers = { "content-type": "text/event-stream; charset=utf-8" };
     expect(textIn(await chatted({ rawBody: streamed, headers }, { stream: false }))).toBe("streamed");
+  });
+});
+
+describe("a whole reply", () => {
+  it("that never ends is broken long before it fills the memory", async () => {
+    let pulls = 0;
+    const endless = new ReadableStream({
+      pull: (controller) => {
+        pulls++;
+        controller.enqueue(new Uint8Array(1_048_576).fill(32));
+      },
+    });
+    const upstream = provider({ fetch: async () => new Response(endless) });
+    const run = async () => collected(await upstream.chat(chatCall(model, { stream: false }), never));
+    expect((await failureOf(run)).failure).toBe("broken");
+    expect(pulls).toBeLessThan(40);
   });
 });
 
