@@ -131,6 +131,9 @@ describe("admission: a cap that nobody named", () => {
     const fitted = book.admit(request("a", { ...lowerable, rates: [tokensPerMinute(100), second] }), START_MS);
     expect(fitted).toMatchObject({ outputTokens: 50 });
     expect(book.rates([tokensPerMinute(100), second], START_MS).map(({ used }) => used)).toEqual([60, 60]);
+    const reversed = new AdmissionBook<Facts>();
+    const other = { ...lowerable, rates: [second, tokensPerMinute(100)] };
+    expect(reversed.admit(request("a", other), START_MS)).toMatchObject({ outputTokens: 50 });
   });
 });
 
@@ -234,6 +237,14 @@ describe("admission: slots and the line", () => {
     expect([book.inFlight, book.waiting]).toEqual([3, 0]);
   });
 
+  it("lowers, at the grant, a cap that nobody named to what a lowered limit still allows", () => {
+    const book = new AdmissionBook<Facts>();
+    verdictsOf(book, 2, { inFlightLimit: 1, rates: [tokensPerMinute(220)], outputLowerable: true });
+    book.relimit(() => ({ inFlightLimit: 2, rates: [tokensPerMinute(160)] }));
+    expect(book.grantWaiting(START_MS)).toMatchObject([{ requestId: "r1", hold: { outputTokens: 40 } }]);
+    expect(book.rates([tokensPerMinute(160)], START_MS)[0]).toMatchObject({ used: 160, remaining: 0 });
+  });
+
   it("goes by the in-flight limit that came last, for those who wait too", () => {
     const book = new AdmissionBook<Facts>();
     verdictsOf(book, 6, { inFlightLimit: 3 });
@@ -279,6 +290,7 @@ describe("admission: holds", () => {
     const one = { inFlightLimit: 1, rates: [perMinute(5), tokensPerMinute(1_000)] };
     verdictsOf(book, 2, one);
     const { holds, buckets } = book.takeDirty();
+    expect(book.takeDirty()).toEqual({ holds: { upsert: [], remove: [] }, buckets: { upsert: [], remove: [] } });
     const restored = AdmissionBook.restore({ holds: holds.upsert, buckets: buckets.upsert });
     expect(restored.hold("r0")).toEqual(book.hold("r0"));
     expect([restored.inFlight, restored.waiting]).toEqual([1, 0]);
@@ -286,18 +298,30 @@ describe("admission: holds", () => {
     expect(restored.rates(one.rates, START_MS).map(({ used }) => used)).toEqual([1, 7]);
   });
 
-  it("leave nothing behind: what every caller counted is removed from storage once its minute is over", () => {
+  it("keep the time over a restart: a clock set back meanwhile stands still", () => {
     const book = new AdmissionBook<Facts>();
-    const stored = new Set<string>();
+    verdictsOf(book, 2, { rates: [perMinute(9)] });
+    const heldOnly = AdmissionBook.restore<Facts>({ holds: book.takeDirty().holds.upsert, buckets: [] });
+    expect(heldOnly.admit(request("x"), START_MS - 9_000)).toMatchObject({ hold: { grantedAtMs: START_MS } });
+    const buckets = [{ rule: "rpm", bucketMs: START_MS, count: 2 }];
+    const countedOnly = AdmissionBook.restore<Facts>({ holds: [], buckets });
+    expect(countedOnly.admit(request("x"), START_MS - 9_000)).toMatchObject({ hold: { grantedAtMs: START_MS } });
+  });
+
+  it("leave nothing behind: what a caller counted is removed from storage once its minute is over", () => {
+    let book = new AdmissionBook<Facts>();
+    const stored = new Map<string, { rule: string; bucketMs: number; count: number }>();
     for (let n = 0; n < 300; n++) {
-      const rates = [{ ...perMinute(5), key: `end_user/${n}` }];
-      const nowMs = START_MS + n * 1_000;
-      book.admit(request(`r${n}`, { rates }), nowMs);
+      // The tenant's own window, first of all, never runs empty.
+      const rates = [perMinute(1_000), { ...perMinute(5), key: `end_user/${n}` }];
+      book.admit(request(`r${n}`, { rates }), START_MS + n * 1_000);
       book.release(`r${n}`);
       const { buckets } = book.takeDirty();
-      for (const { rule } of buckets.upsert) stored.add(rule);
-      for (const { rule } of buckets.remove) stored.delete(rule);
+      for (const bucket of buckets.upsert) stored.set(`${bucket.rule} ${bucket.bucketMs}`, bucket);
+      for (const { rule, bucketMs } of buckets.remove) stored.delete(`${rule} ${bucketMs}`);
+      if (n === 250) book = AdmissionBook.restore({ holds: [], buckets: [...stored.values()].reverse() });
     }
-    expect([...stored]).toEqual(Array.from({ length: 61 }, (_, index) => `end_user/${239 + index}`));
+    const left = [...new Set([...stored.values()].map(({ rule }) => rule))].sort();
+    expect(left).toEqual([...Array.from({ length: 61 }, (_, index) => `end_user/${239 + index}`), "rpm"]);
   });
 });

@@ -41,4 +41,17 @@ describe("deadlines", () => {
       { numRuns: 300 },
     );
   });
+
+  it("keep their order however often they were replaced", () => {
+    const replaced = fc.tuple(fc.constantFrom("a", "b", "c", "d"), fc.nat({ max: 99 }));
+    fc.assert(
+      fc.property(fc.array(replaced, { minLength: 30, maxLength: 120 }), (sets) => {
+        const deadlines = new Deadlines();
+        for (const [name, atMs] of sets) deadlines.set(name, atMs);
+        const last = new Map<string, number>(sets);
+        const taken = deadlines.takeDue(99);
+        expect(taken.map((name) => last.get(name))).toEqual([...last.values()].sort((a, b) => a - b));
+      }),
+    );
+  });
 });

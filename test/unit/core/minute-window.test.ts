@@ -51,7 +51,7 @@ interface Added {
 function play(steps: readonly Step[], allowed: { jump: boolean; restart: boolean }, onAdd: (all: Added[]) => void) {
   const stored = new Stored();
   let window = new MinuteWindow();
-  let [realMs, clockMs, newestMs] = [START_MS, START_MS, START_MS];
+  let [realMs, clockMs, newestMs] = [START_MS, START_MS, 0]; // the window was told no time yet
   const added: Added[] = [];
   for (const each of steps) {
     if (each.do === "add") {
@@ -122,6 +122,17 @@ describe("minute window", () => {
         expect(window.total(atMs)).toBe(left.reduce((sum, { count }) => sum + count, 0));
       }),
     );
+  });
+
+  it("takes a clock that goes back for one that stands still, also after a restart", () => {
+    const window = new MinuteWindow();
+    window.total(START_MS + 10_000);
+    expect(window.add(1, START_MS)).toBe(START_MS + 10_000);
+    const restored = MinuteWindow.restore(window.buckets());
+    expect(restored.add(1, START_MS)).toBe(START_MS + 10_000);
+    expect(restored.total(START_MS + 70_249)).toBe(2);
+    expect(restored.total(START_MS + 70_250)).toBe(0);
+    expect(restored.total(START_MS)).toBe(0);
   });
 
   it("tells the truth in retryAfterMs: not one millisecond earlier, not one later", () => {

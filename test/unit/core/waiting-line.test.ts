@@ -91,12 +91,14 @@ describe("waiting line", () => {
 
   it("keeps place and patience when what is remembered of a waiter changes", () => {
     const line = new WaitingLine<Waiter & { readonly note: string }>();
-    line.push({ id: "a", class: "default", enqueuedAtMs: 0, giveUpAtMs: 9, note: "old" });
-    line.push({ id: "b", class: "default", enqueuedAtMs: 0, giveUpAtMs: 5, note: "old" });
+    const a = { id: "a", class: "default", enqueuedAtMs: 0, giveUpAtMs: 9, note: "old" } as const;
+    const b = { id: "b", class: "default", enqueuedAtMs: 0, giveUpAtMs: 5, note: "old" } as const;
+    line.push(a);
+    line.push(b);
     line.update(({ id }) => ({ note: `new ${id}` }));
-    expect(line.waiters().map(({ id, note }) => [id, note])).toEqual([
-      ["a", "new a"],
-      ["b", "new b"],
+    expect(line.waiters()).toEqual([
+      { ...a, note: "new a" },
+      { ...b, note: "new b" },
     ]);
     expect(line.nextGiveUpMs()).toBe(5);
   });
