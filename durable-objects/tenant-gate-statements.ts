@@ -74,7 +74,26 @@ type UsageKey = readonly [
   batch: number,
 ];
 
+/** Tables whose rows say something of the tenant; `meta` always knows at least its own version and name. */
+const TENANT_TABLES = [
+  "service_account",
+  "api_key",
+  "hold",
+  "bucket",
+  "journal",
+  "usage_hour",
+  "segment",
+  "outbox",
+  "due",
+];
+
 export const statements = (sql: SqlStorage) => ({
+  countRows: () =>
+    TENANT_TABLES.reduce(
+      (sum, table) => sum + sql.exec<{ n: number }>(`select count(*) as n from ${table}`).one().n,
+      0,
+    ) + sql.exec<{ n: number }>("select count(*) as n from meta where key not in ('schema_version', 'name')").one().n,
+
   meta: (key: string) =>
     sql.exec<{ value: string }>("select value from meta where key = ?", key).toArray().at(0)?.value,
   putMeta: (key: string, value: string) =>

@@ -223,4 +223,8 @@ export interface TenantGateRpc {
   decisions(query: JournalQuery): Promise<JournalPage>;
   /** Hours that the database may not have yet. */
   unsyncedUsage(): Promise<readonly HourlyUsage[]>;
+  /** Rows of all of its tables that say something of the tenant. */
+  countRows(): Promise<number>;
+  /** Forgets everything, its data key included. For the end of a tenant alone. */
+  erase(): Promise<void>;
 }

@@ -194,6 +194,17 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       return this.#journal.unsynced().map(({ usage }) => usage);
     }
 
+    async countRows(): Promise<number> {
+      await this.#commit.durable();
+      return this.#sql.countRows();
+    }
+
+    async erase(): Promise<void> {
+      await this.ctx.storage.deleteAll();
+      // Memory still knows; the next call finds an object that was never made.
+      setTimeout(() => this.ctx.abort("erased"), 0);
+    }
+
     override async alarm(): Promise<void> {
       await this.#upkeep.runDue(Date.now());
     }

@@ -25,6 +25,21 @@ export class Directory {
     return located(rows.at(0));
   }
 
+  /** Keys of the directory's own entries about a tenant. */
+  async entriesOf(table: "directory_key" | "directory_tenant", tenantId: string): Promise<string[]> {
+    if (table === "directory_tenant") {
+      const rows = await this.#db.select().from(directoryTenant).where(eq(directoryTenant.tenantId, tenantId));
+      return rows.map((row) => row.tenantId);
+    }
+    const rows = await this.#db.select().from(directoryKey).where(eq(directoryKey.tenantId, tenantId));
+    return rows.map((row) => row.keyHash);
+  }
+
+  async eraseEntriesOf(table: "directory_key" | "directory_tenant", tenantId: string): Promise<void> {
+    const of = table === "directory_key" ? directoryKey : directoryTenant;
+    await this.#db.delete(of).where(eq(of.tenantId, tenantId));
+  }
+
   async putKey(keyHash: string, { tenantId, region, status }: Located): Promise<void> {
     await this.#db
       .insert(directoryKey)

@@ -1,4 +1,4 @@
-import { and, eq, isNull, type SQL, sql } from "drizzle-orm";
+import { and, count, eq, isNull, type SQL, sql } from "drizzle-orm";
 import type { BatchItem } from "drizzle-orm/batch";
 import { type DrizzleD1Database, drizzle } from "drizzle-orm/d1";
 import type { SQLiteColumn, SQLiteTable } from "drizzle-orm/sqlite-core";
@@ -75,6 +75,30 @@ export class TenantData {
     if (first) await this.#db.batch([first, ...rest]);
   }
 
+  /** How many rows of the tenant match. */
+  async count(table: TenantTable, where?: SQL): Promise<number> {
+    const rows = await this.#db
+      .select({ rows: count() })
+      .from(table as SQLiteTable)
+      .where(this.#scope(table, where));
+    return rows.at(0)?.rows ?? 0;
+  }
+
+  /** One column of the rows that match, as text. */
+  async names(table: TenantTable, column: SQLiteColumn, limit: number, where?: SQL): Promise<string[]> {
+    const rows = await this.#db
+      .select({ name: column })
+      .from(table as SQLiteTable)
+      .where(this.#scope(table, where))
+      .limit(limit);
+    return rows.map(({ name }) => String(name));
+  }
+
+  /** Removes rows for good, not softly. For the end of a tenant alone. */
+  async erase(table: TenantTable, where?: SQL): Promise<void> {
+    await this.#db.delete(table as SQLiteTable).where(this.#scope(table, where));
+  }
+
   /** Settles when the database answers. */
   async answers(): Promise<void> {
     await this.#db.run(sql`select 1`);
@@ -85,3 +109,6 @@ export class TenantData {
     return and(own, this.#deletedToo ? undefined : isNull(table.deletedAtMs), where);
   }
 }
+
+/** A condition for those who may not know the query language. */
+export const columnIs = (column: SQLiteColumn, value: string): SQL => eq(column, value);

@@ -1,0 +1,72 @@
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { getTableName, is } from "drizzle-orm";
+import { SQLiteTable } from "drizzle-orm/sqlite-core";
+import { describe, expect, it } from "vitest";
+import * as directorySchema from "../../src/data/directory-schema";
+import * as schema from "../../src/data/schema";
+import { storeRegistry } from "../../src/stores";
+import { enterAsJob } from "../../src/tenancy/jobs";
+import wrangler from "../../wrangler.toml?raw";
+import { freshGate } from "./gate";
+
+const registry = storeRegistry(env);
+const names = registry.map(({ name }) => name);
+const tablesOf = (module: object) =>
+  Object.values(module)
+    .filter((value) => is(value, SQLiteTable))
+    .map((table) => getTableName(table as SQLiteTable));
+
+/** A tenant that has left something everywhere: accounts, keys, usage, a sealed segment. */
+async function busyTenant() {
+  const fresh = await freshGate();
+  await fresh.admit("r1");
+  await fresh.finish("r1");
+  await runInDurableObject(fresh.stub, async (_, state) => {
+    state.storage.sql.exec("update journal set at_ms = at_ms - 90000000");
+    state.storage.sql.exec("update due set due_at = 1");
+  });
+  return { ...fresh, tenant: enterAsJob({ tenantId: fresh.tenantId, region: "global" }, "test") };
+}
+
+describe("the store registry", () => {
+  it("names every table, every class of objects and every bucket, or says which one is missing", () => {
+    for (const table of tablesOf(schema)) expect(names, "add it in src/stores.ts").toContain(`table:${table}`);
+    for (const table of tablesOf(directorySchema))
+      expect(names, "add it in src/stores.ts").toContain(`directory:${table}`);
+    const production = wrangler.slice(wrangler.indexOf("\n[env.production]"));
+    const declared = (pattern: RegExp) => [...production.matchAll(pattern)].map(([, name]) => name ?? "");
+    for (const name of declared(/class_name = "(\w+)"/g))
+      expect(names, "add it in src/stores.ts").toContain(`object:${name}`);
+    for (const bucket of declared(/r2_buckets\]\]\s+binding = "(\w+)"/g)) {
+      expect(
+        names.some((name) => name.startsWith(`r2:${bucket}/`)),
+        bucket,
+      ).toBe(true);
+    }
+  });
+
+  it("counts and lists what a tenant has, erases all of it, and nothing of another", async () => {
+    const [ada, bob] = [await busyTenant(), await busyTenant()];
+    for (const { stub } of [ada, bob]) {
+      await evictDurableObject(stub);
+      await runDurableObjectAlarm(stub);
+    }
+    const counts = (tenant: typeof ada.tenant) => Promise.all(registry.map((store) => store.count(tenant)));
+    const before = await counts(bob.tenant);
+    for (const [index, count] of (await counts(ada.tenant)).entries()) expect(count, names[index]).toBeGreaterThan(0);
+    for (const store of registry) expect((await store.list(ada.tenant, 100)).length, store.name).toBeGreaterThan(0);
+    for (const store of registry) await store.erase(ada.tenant);
+    for (const store of registry) expect(await settledCount(() => store.count(ada.tenant)), store.name).toBe(0);
+    expect(await counts(bob.tenant)).toEqual(before);
+  });
+});
+
+/** An erased gate resets itself after its answer; a call that meets it in that moment is made again. */
+async function settledCount(count: () => Promise<number>): Promise<number> {
+  try {
+    return await count();
+  } catch {
+    return count();
+  }
+}
