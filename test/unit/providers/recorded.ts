@@ -16,7 +16,7 @@ const chunk = (delta: object, finish_reason: string | null = null) => ({
   object: "chat.completion.chunk",
   choices: [{ index: 0, delta, logprobs: null, finish_reason }],
   p: "abdefghijklmnop",
-  usage: usage(0, 1, { neurons: 0.01 }),
+  usage: usage(57, 1, { neurons: 0.01 }),
 });
 
 export const CLASSIC = {
