@@ -16,6 +16,7 @@ export async function meter(call: ModelCall): Promise<void> {
 async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenerator<Output> {
   const promptEstimate = Math.ceil(promptBytes(call.request) / BYTES_PER_TOKEN);
   const cap = call.reservation.outputTokens;
+  const isStream = call.request.stream;
   const counted = new Map<number, number>(); // choice → tokens
   const cut = new Set<number>();
   const estimate = (): CallUsage => ({
@@ -31,14 +32,18 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
       call.usage = { promptTokens, cachedTokens, completionTokens, estimated: false };
     } else if (delta.type === "text" || delta.type === "tool_call") {
       if (cut.has(delta.choice)) continue;
-      const tokens = (counted.get(delta.choice) ?? 0) + 1;
-      if (tokens > cap) {
+      // A streamed delta is one token at least; a whole reply comes as one delta, so its length has to tell.
+      const more = isStream
+        ? 1
+        : Math.ceil(bytesOf(delta.type === "text" ? delta.text : delta.arguments) / BYTES_PER_TOKEN);
+      const tokens = (counted.get(delta.choice) ?? 0) + more;
+      if (isStream && tokens > cap) {
         cut.add(delta.choice);
         yield { type: "finish", choice: delta.choice, reason: "length" };
         if (cut.size === choicesOf(call.request)) return call.stop("cap");
         continue;
       }
-      counted.set(delta.choice, tokens);
+      counted.set(delta.choice, Math.min(tokens, cap));
       call.usage = estimate();
     } else if (delta.type === "vectors") {
       call.usage = estimate();
@@ -50,10 +55,9 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
 const choicesOf = (request: ModelRequest) => (request.kind === "completions" ? request.choices : 1);
 
 const encoder = new TextEncoder();
+const bytesOf = (text: string) => encoder.encode(text).byteLength;
+
 function promptBytes(request: ModelRequest): number {
   const texts = request.kind === "embeddings" ? request.inputs : request.messages.map((message) => message.content);
-  return texts.reduce<number>(
-    (sum, text) => sum + encoder.encode(typeof text === "string" ? text : JSON.stringify(text)).byteLength,
-    0,
-  );
+  return texts.reduce<number>((sum, text) => sum + bytesOf(typeof text === "string" ? text : JSON.stringify(text)), 0);
 }

@@ -106,6 +106,12 @@ describe("a provider that cannot count", () => {
     expect((await decisions())[0]?.usage.completion_tokens).toBe(7);
   });
 
+  it("reports none for a whole reply, whose length then tells", async () => {
+    mock.script({ text: "a word and another word ".repeat(20), usage: null });
+    await (await ask({ stream: false })).text();
+    expect((await decisions())[0]?.usage.completion_tokens).toBeGreaterThan(80);
+  });
+
   it("ignores its cap, and is cut at the cap", async () => {
     mock.script({ tokens: 50, ignoreCap: true, tokenMs: 1 });
     const reply = await ask({ stream: true, max_completion_tokens: 8 });
