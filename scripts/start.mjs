@@ -14,6 +14,7 @@ const { upstreamCatalogue } = await import("./upstream.mjs");
 
 const READY_MS = 60_000;
 const STOP_MS = 5_000;
+const GRACE_MS = 300;
 const LOG_LINES = 40;
 
 const options = readOptions();
@@ -79,10 +80,10 @@ function startWrangler() {
   for (const [name, value] of Object.entries(vars)) args.push("--var", `${name}:${value}`);
   const bin = join(ROOT, "node_modules", "wrangler", "bin", "wrangler.js");
   if (!existsSync(bin)) fail("wrangler is not installed; delete node_modules and start again.");
-  // A group of its own: killing wrangler alone would leave its runtime serving.
+  // In this process's own group: whoever ends the group, with whatever signal, ends all of it.
   const child = spawn(process.execPath, [bin, ...args], {
     cwd: ROOT,
-    detached: true,
+
     stdio: ["ignore", "pipe", "pipe"],
   });
   for (const stream of [child.stdout, child.stderr]) {
@@ -133,17 +134,17 @@ async function stop(code) {
   if (stopping) return;
   stopping = true;
   const ended = new Promise((settle) => wrangler.once("exit", settle));
-  const signalGroup = (signal) => {
-    try {
-      process.kill(-wrangler.pid, signal);
-    } catch {
-      // The group has gone already.
-    }
-  };
-  if (wrangler.exitCode === null) {
-    signalGroup("SIGINT");
-    await Promise.race([ended, new Promise((settle) => setTimeout(settle, STOP_MS))]);
+  const pause = (ms) => new Promise((settle) => setTimeout(settle, ms));
+  // Ctrl-C in a terminal reaches the whole group; only a signal to this process alone has to be handed on.
+  for (const [signal, patienceMs] of [
+    [undefined, GRACE_MS],
+    ["SIGINT", STOP_MS],
+    ["SIGTERM", STOP_MS],
+    ["SIGKILL", STOP_MS],
+  ]) {
+    if (wrangler.exitCode !== null || wrangler.signalCode !== null) break;
+    if (signal) wrangler.kill(signal);
+    await Promise.race([ended, pause(patienceMs)]);
   }
-  signalGroup("SIGKILL"); // whoever is left of the group
   process.exit(code);
 }

@@ -1,0 +1,103 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { afterAll, afterEach, describe, expect, it } from "vitest";
+import { MockUpstream } from "../mock-upstream";
+
+const ROOT = join(import.meta.dirname, "../..");
+const folder = mkdtempSync(join(tmpdir(), "tenantry-start-"));
+let running: ChildProcess | undefined;
+
+interface Announced {
+  readonly url: string;
+  readonly "admin key": string;
+  readonly "tenant key": string;
+  readonly curl: string;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Runs `npm start` in a group of its own and reads what it prints. */
+async function start(port: number, ...args: string[]): Promise<Announced> {
+  const script = join(ROOT, "scripts/start.mjs");
+  const options = ["--port", String(port), "--persist-to", folder, ...args];
+  running = spawn(process.execPath, [script, ...options], {
+    cwd: ROOT,
+    detached: true,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const said: Record<string, string> = {};
+  for await (const line of createInterface({ input: running.stdout as NodeJS.ReadableStream })) {
+    const [, name, value] = /^(url|admin key|tenant key): (.*)$/.exec(line) ?? [];
+    if (name && value) said[name] = value;
+    if (line.startsWith("curl ")) said.curl = line;
+    if (line.startsWith("Press Ctrl-C")) return said as unknown as Announced;
+  }
+  throw new Error("npm start ended before it was ready");
+}
+
+const isServed = (url: string) =>
+  fetch(`${url}/health`).then(
+    (reply) => reply.ok,
+    () => false,
+  );
+
+async function stream({ url, "tenant key": key }: Announced, model = "tiny-support-lm"): Promise<string> {
+  const headers = { authorization: `Bearer ${key}` };
+  const body = JSON.stringify({ model, stream: true, max_tokens: 4, messages: [{ role: "user", content: "hello" }] });
+  return (await fetch(`${url}/v1/chat/completions`, { method: "POST", headers, body })).text();
+}
+
+async function decisions({ url, "tenant key": key }: Announced): Promise<number> {
+  const reply = await fetch(`${url}/v1/tenantry/decisions`, { headers: { authorization: `Bearer ${key}` } });
+  return ((await reply.json()) as { data: unknown[] }).data.length;
+}
+
+afterEach(() => {
+  if (running?.exitCode === null && running.pid) process.kill(-running.pid, "SIGTERM");
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("npm start", () => {
+  it("serves, stops without leaving anybody behind, survives SIGKILL, and finds its keys and data again", async () => {
+    const port = await freePort();
+    const first = await start(port);
+    expect(first.curl).toContain(first["tenant key"]);
+    expect(statSync(join(folder, "bootstrap.json")).mode & 0o777).toBe(0o600);
+    expect(await stream(first)).toContain("data: [DONE]");
+    const stopped = once(running as ChildProcess, "exit");
+    running?.kill("SIGTERM");
+    expect(await stopped).toEqual([0, null]);
+    expect(await isServed(first.url)).toBe(false);
+
+    const second = await start(port);
+    expect(second).toEqual(first);
+    expect(await decisions(second)).toBe(1);
+    expect(await stream(second)).toContain("data: [DONE]");
+    process.kill(-(running?.pid ?? 0), "SIGKILL");
+    await expect.poll(() => isServed(second.url).then((served) => !served), { timeout: 30_000 }).toBe(true);
+
+    const third = await start(port);
+    expect(third).toEqual(first);
+    expect(await decisions(third)).toBe(2);
+  });
+
+  it("puts any OpenAI-compatible server in the embedded model's place", async () => {
+    const mock = await MockUpstream.start({ text: "from the upstream" });
+    const announced = await start(await freePort(), "--upstream", mock.url);
+    expect(announced.curl).toContain('"model":"mock"');
+    expect(await stream(announced, "gpt-4o-mini")).toContain("upstream");
+    await mock.stop();
+  });
+});
