@@ -319,9 +319,9 @@ describe("admission: holds", () => {
       const { buckets } = book.takeDirty();
       for (const bucket of buckets.upsert) stored.set(`${bucket.rule} ${bucket.bucketMs}`, bucket);
       for (const { rule, bucketMs } of buckets.remove) stored.delete(`${rule} ${bucketMs}`);
-      if (n === 250) book = AdmissionBook.restore({ holds: [], buckets: [...stored.values()].reverse() });
+      if (n % 150 === 100) book = AdmissionBook.restore({ holds: [], buckets: [...stored.values()].reverse() });
+      const rules = new Set([...stored.values()].map(({ rule }) => rule));
+      expect(rules.size, "those of 61 s, and the tenant's own").toBe(Math.min(n + 1, 61) + 1);
     }
-    const left = [...new Set([...stored.values()].map(({ rule }) => rule))].sort();
-    expect(left).toEqual([...Array.from({ length: 61 }, (_, index) => `end_user/${239 + index}`), "rpm"]);
   });
 });

@@ -81,6 +81,16 @@ describe("waiting line", () => {
     );
   });
 
+  it("ends a wait at its deadline, not a millisecond before", () => {
+    const line = new WaitingLine<Waiter>();
+    const waiter: Waiter = { id: "brief", class: "default", enqueuedAtMs: 0, giveUpAtMs: 100 };
+    line.push(waiter);
+    expect(line.expire(99)).toEqual([]);
+    expect(line.pop(100)).toBeUndefined();
+    expect(line.expire(100)).toEqual([waiter]);
+    expect(line.size).toBe(0);
+  });
+
   it("does not let one id wait twice", () => {
     const line = new WaitingLine<Waiter>();
     const waiter: Waiter = { id: "once", class: "default", enqueuedAtMs: 0, giveUpAtMs: 1 };
