@@ -66,6 +66,8 @@ const Env = z.object({
     .optional(),
   /** A call that nobody settled within this time is booked at its worst case. */
   REQUEST_DEADLINE_MS: z.coerce.number().int().min(1_000).max(3_600_000).default(600_000),
+  /** Requests of one lease; above 1 when the proofs pass with it. */
+  LEASE_MAX: z.coerce.number().int().min(1).max(1).default(1),
   /** How long an isolate trusts what a gate said of a key and its policy. */
   BINDING_MS: z.coerce.number().int().min(0).max(800).default(800),
 });
