@@ -5,6 +5,10 @@ import type { Statements } from "./tenant-gate-statements";
 /** What a gate does by itself. Each is idempotent and looks for itself at what there is to do. */
 export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment";
 
+/** Work that a crash cut off is taken up again this long after its start. */
+const RESUME_MS = 60_000;
+const RESUME = "resume";
+
 /** Usage reaches the ledger at most this late. */
 const ROLLUP_MS = 60_000;
 
@@ -56,7 +60,10 @@ export class GateUpkeep {
 
   async runDue(nowMs: number): Promise<void> {
     this.#alarmAtMs = undefined;
-    for (const row of this.#due.takeDue(nowMs)) await this.#run(row.kind as UpkeepKind, row.attempt, nowMs);
+    for (const row of this.#due.takeDue(nowMs)) {
+      const kind = (row.kind === RESUME ? row.id : row.kind) as UpkeepKind;
+      await this.#run(kind, row.attempt, nowMs);
+    }
     this.#storage.transactionSync(() => this.save());
     this.#schedule();
   }
@@ -73,6 +80,9 @@ export class GateUpkeep {
     const before = this.#running.get(kind) ?? Promise.resolve();
     const run = before.catch(() => {}).then(() => this.#work[kind]());
     this.#running.set(kind, run);
+    // Its own row is taken; until the work is done this one stands for it, so that a crash forgets nothing.
+    this.#due.put({ kind: RESUME, id: kind, dueAtMs: nowMs + RESUME_MS, attempt });
+    this.#schedule();
     try {
       await run;
     } catch (error) {
@@ -81,7 +91,10 @@ export class GateUpkeep {
       this.#storage.transactionSync(() => this.save()); // nobody else may come by to save it
       this.#schedule();
     } finally {
-      if (this.#running.get(kind) === run) this.#running.delete(kind);
+      if (this.#running.get(kind) === run) {
+        this.#running.delete(kind);
+        this.#due.remove(RESUME, kind);
+      }
     }
   }
 

@@ -171,6 +171,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const copies = copiesOf(change, this.#store.facts, { id: auditId, actorKeyId }, nowMs);
       this.ctx.storage.transactionSync(() => this.#store.apply(change, copies, dataKey));
       this.#upkeep.keepPromise("outbox", nowMs);
+      this.#relimitWaiting();
       this.#grantWaiting();
       await this.#commit.durable();
       // The change is made; its copies follow at once, or by the alarm where a database does not answer.
@@ -226,7 +227,12 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       }
       if (decided.verdict === "refused") return { refusal: decided.refusal };
       const waiting = Promise.withResolvers<Verdict>();
-      this.#waiting.set(request.requestId, waiting.resolve);
+      // A caller that asks again because its first answer is late waits beside its first call.
+      const earlier = this.#waiting.get(request.requestId);
+      this.#waiting.set(request.requestId, (verdict) => {
+        earlier?.(verdict);
+        waiting.resolve(verdict);
+      });
       this.#wakeForWaiting();
       return waiting.promise;
     }
@@ -234,6 +240,22 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     #granted(hold: Hold<CallFacts>, rates: readonly RateRule[]): AdmitReply {
       const queuedMs = hold.grantedAtMs - hold.enqueuedAtMs;
       return { admitted: true, outputTokens: hold.outputTokens, queuedMs, rates: this.#book.rates(rates, Date.now()) };
+    }
+
+    /** Those who wait are judged by the limits of now, not by those of their arrival. */
+    #relimitWaiting(): void {
+      const { policy } = this.#store;
+      if (!policy) return;
+      const { inFlight: inFlightLimit, queueLength } = policy.limits;
+      this.#book.relimit((request) => {
+        const limits = modelLimits(policy, request.facts.model);
+        const rates = request.rates.map((rule) => {
+          if (rule.name === "requests_per_minute") return { ...rule, limit: limits.requestsPerMinute };
+          if (rule.name === "tokens_per_minute") return { ...rule, limit: limits.tokensPerMinute };
+          return rule; // an end user's own limit stands in its token
+        });
+        return { ...request, inFlightLimit, queueLength, rates };
+      });
     }
 
     #grantWaiting(): void {

@@ -65,6 +65,41 @@ describe("admission at the gate", () => {
     });
   });
 
+  it("judges those who wait by the limits of now", async () => {
+    const { admit, finish, change } = await freshGate({ requestsPerMinute: 40 });
+    await Promise.all(Array.from({ length: 32 }, (_, index) => admit(`held-${index}`)));
+    const waiting = admit("waiting");
+    await change({ type: "set_model_limits", model: "m", requestsPerMinute: 32 });
+    await finish("held-0");
+    expect(await waiting).toMatchObject({ admitted: false, refusal: { rule: "requests_per_minute", limit: 32 } });
+  });
+
+  it("answers both calls of a caller that asked again while it waited, and counts one", async () => {
+    const { admit, finish } = await freshGate({ requestsPerMinute: 34 });
+    await Promise.all(Array.from({ length: 32 }, (_, index) => admit(`held-${index}`)));
+    const [first, again] = [admit("twice"), admit("twice")];
+    await finish("held-0");
+    expect(await first).toMatchObject({ admitted: true });
+    expect(await again).toMatchObject({ admitted: true });
+    expect(await admit("next", { patienceMs: 0 })).toMatchObject({ refusal: { rule: "queue_timeout" } }); // room for one more request
+  });
+
+  it("takes up again the work that a crash cut off", async () => {
+    const { admit, finish, stub, tenantId } = await freshGate();
+    await admit("r1");
+    await finish("r1");
+    await runInDurableObject(stub, (instance) => {
+      const { ctx } = instance as unknown as DurableObjectInternals;
+      // As a crash leaves it: the rollup's own row is gone, what stands for it is not.
+      ctx.storage.sql.exec("delete from due where kind = 'rollup'");
+      ctx.storage.sql.exec("insert or replace into due (kind, id, due_at, attempt) values ('resume', 'rollup', 1, 0)");
+    });
+    await forget(stub);
+    await runDurableObjectAlarm(stub);
+    const row = await env.DB.prepare("select requests from usage_rollup where project_id = ?").bind(tenantId).first();
+    expect(row).toEqual({ requests: 1 });
+  });
+
   it("refuses a request whose key was revoked while it waited", async () => {
     const { admit, finish, change } = await freshGate();
     await Promise.all(Array.from({ length: 32 }, (_, index) => admit(`held-${index}`)));
