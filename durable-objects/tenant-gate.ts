@@ -7,8 +7,9 @@ import {
   type Refusal,
 } from "../src/core/admission-book";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
-import { modelLimits, type PolicySnapshot } from "../src/core/policy";
+import type { PolicySnapshot } from "../src/core/policy";
 import { type CallFacts, recordsOf, unreconciledEnd } from "../src/core/records";
+import { admissionOf, factsOf, ratesOf, relimited } from "./admission";
 import { copiesOf, decideChange } from "./changes";
 import { readDecisions } from "./decision-reader";
 import { GateUpkeep } from "./gate-upkeep";
@@ -246,16 +247,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     #relimitWaiting(): void {
       const { policy } = this.#store;
       if (!policy) return;
-      const { inFlight: inFlightLimit, queueLength } = policy.limits;
-      this.#book.relimit((request) => {
-        const limits = modelLimits(policy, request.facts.model);
-        const rates = request.rates.map((rule) => {
-          if (rule.name === "requests_per_minute") return { ...rule, limit: limits.requestsPerMinute };
-          if (rule.name === "tokens_per_minute") return { ...rule, limit: limits.tokensPerMinute };
-          return rule; // an end user's own limit stands in its token
-        });
-        return { ...request, inFlightLimit, queueLength, rates };
-      });
+      this.#book.relimit((request) => relimited(policy, request));
     }
 
     #grantWaiting(): void {
@@ -346,53 +338,4 @@ function restoreBook(sql: Statements): AdmissionBook<CallFacts> {
     holds: sql.holds().map((row) => JSON.parse(row.body) as Hold<CallFacts>),
     buckets: sql.buckets().map((row) => ({ rule: row.rule, bucketMs: row.bucket_ms, count: row.count })),
   });
-}
-
-function ratesOf(policy: PolicySnapshot, { model, endUser }: AdmitRequest): RateRule[] {
-  const limits = modelLimits(policy, model);
-  const rates: RateRule[] = [
-    { key: `rpm/model/${model}`, name: "requests_per_minute", unit: "requests", limit: limits.requestsPerMinute },
-    { key: `tpm/model/${model}`, name: "tokens_per_minute", unit: "tokens", limit: limits.tokensPerMinute },
-  ];
-  if (endUser?.requestsPerMinute != null) {
-    const key = `rpm/end_user/${endUser.subject}`;
-    rates.push({ key, name: "end_user_requests_per_minute", unit: "requests", limit: endUser.requestsPerMinute });
-  }
-  return rates;
-}
-
-function admissionOf(
-  { region }: ObjectAddress,
-  policy: PolicySnapshot,
-  request: AdmitRequest,
-  rates: readonly RateRule[],
-  nowMs: number,
-): AdmissionRequest<CallFacts> {
-  const { requestId, promptTokens, outputTokens, outputLowerable, choices, serviceTier } = request;
-  const { kind, route, model, provider, providerModel, keyId, stream, endUser } = request;
-  const facts: CallFacts = {
-    ...{ requestId, kind, route, model, provider, providerModel, keyId, serviceTier, stream, region },
-    endUser: endUser?.subject ?? null,
-    policyVersion: policy.version,
-    queuedMs: 0,
-    reservedPromptTokens: promptTokens,
-    reservedOutputTokens: outputTokens * choices,
-  };
-  return {
-    ...{ facts, requestId, rates, promptTokens, outputTokens, choices, outputLowerable },
-    class: serviceTier,
-    inFlightLimit: policy.limits.inFlight,
-    queueLength: policy.limits.queueLength,
-    giveUpAtMs: nowMs + request.patienceMs,
-    holdMs: request.holdMs,
-  };
-}
-
-/** The facts as they were granted: a cap may have been lowered, and the wait is known by then. */
-function factsOf(hold: Hold<CallFacts>): CallFacts {
-  return {
-    ...hold.facts,
-    queuedMs: hold.grantedAtMs - hold.enqueuedAtMs,
-    reservedOutputTokens: hold.outputTokens * hold.choices,
-  };
 }
