@@ -1,6 +1,7 @@
 import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
 import { objectName } from "../core/object-name";
-import { type ProjectUsage, readRollups } from "../data/ledger";
+import { type ProjectUsage, ROLLUP_READ_LIMIT, readRollups } from "../data/ledger";
+import { ApiError } from "../errors";
 import type { TenantContext } from "../tenancy/context";
 import { askGate } from "../tenancy/gates";
 import type { TenancyPorts } from "../tenancy/ports";
