@@ -53,8 +53,12 @@ export async function usageReport(
   const fromMs = query.fromMs - (query.fromMs % width);
   const hours = new Map<string, ProjectUsage>();
   const hourFromMs = fromMs - (fromMs % HOUR_MS);
-  for (const row of await readRollups(ports.data(operator), { ...query, fromMs: hourFromMs }))
-    hours.set(nameOf(row), row);
+  const rows = await readRollups(ports.data(operator), { ...query, fromMs: hourFromMs });
+  if (rows.length === ROLLUP_READ_LIMIT) {
+    const message = "This time has more usage than one reply can add up. Ask for a shorter time or fewer projects.";
+    throw new ApiError("invalid_value", message, { param: "start_time" });
+  }
+  for (const row of rows) hours.set(nameOf(row), row);
   for (const row of await tailOf(ports, operator, query)) {
     if (row.kind !== query.kind || row.hourMs < hourFromMs || row.hourMs >= query.toMs) continue;
     hours.set(nameOf(row), row);
