@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { type ChatCall, type ChatDelta, type FinishReason, ProviderError, type ProviderUsage } from "../provider";
 import { readEvents } from "./sse";
+import { TokenCount } from "./token-count";
 
 const Text = z.string().nullish();
 const Anything = z.unknown().optional();
@@ -131,7 +132,7 @@ class ChoiceReader {
   /** Id and name go out with the first piece only: some servers repeat them, some change them on the way. */
   *toolCall({ index, id, ...part }: z.output<typeof ToolCallPart>): Generator<ChatDelta> {
     const { name, arguments: given } = part.function ?? part;
-    const text = given === undefined || given === null ? "" : textOf(given);
+    const text = textOf(given);
     const known = this.#known(index ?? undefined, id ?? undefined, name);
     if (known !== -1) {
       if (text !== "") yield { type: "tool_call", choice: this.choice, index: known, arguments: text };
@@ -188,11 +189,10 @@ const isText = (value: unknown) => typeof value === "string" && value !== "";
 
 const malformed = (what: string) => new ProviderError("broken", `the reply is malformed: ${what}`);
 
-const Count = z.int().nonnegative();
 const ChatUsage = z.object({
-  prompt_tokens: Count.positive(), // no chat has an empty prompt: zeros stand for a count that was not made
-  completion_tokens: Count,
-  prompt_tokens_details: z.object({ cached_tokens: Count.nullish() }).nullish(),
+  prompt_tokens: TokenCount.positive(), // no chat has an empty prompt: zeros stand for a count that was not made
+  completion_tokens: TokenCount,
+  prompt_tokens_details: z.object({ cached_tokens: TokenCount.nullish() }).nullish(),
 });
 
 /** A provider's usage; undefined where it is missing or absurd, so that nothing absurd is ever billed. */

@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { type EmbeddingCall, type EmbeddingResult, ProviderError } from "../provider";
+import { TokenCount } from "./token-count";
 
-const Usage = z.object({ prompt_tokens: z.int().nonnegative() });
+const Usage = z.object({ prompt_tokens: TokenCount });
 
 /** @throws ProviderError `broken` unless there is one finite vector of the model's dimensions for each input */
 export function checkedVectors(vectors: readonly unknown[], usage: unknown, call: EmbeddingCall): EmbeddingResult {
