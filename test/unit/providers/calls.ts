@@ -76,4 +76,13 @@ export function pieces(bytes: Uint8Array, cuts: readonly number[]): Uint8Array[]
   return [0, ...places].map((start, index) => bytes.slice(start, places[index] ?? bytes.length));
 }
 
+/** A text's bytes as a stream, cut at the given places. */
+export const streamOf = (text: string, cuts: readonly number[] = []) =>
+  new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (const piece of pieces(new TextEncoder().encode(text), cuts)) if (piece.length > 0) controller.enqueue(piece);
+      controller.close();
+    },
+  });
+
 export const anyCuts = fc.array(fc.nat({ max: 100_000 }), { maxLength: 60 });

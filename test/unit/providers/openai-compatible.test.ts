@@ -1,15 +1,17 @@
+import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { ChatCall } from "../../../src/inference/provider";
 import { openaiCompatible, type UpstreamOptions } from "../../../src/inference/providers/openai-compatible";
 import { MockUpstream, type Script } from "../../mock-upstream";
 import {
+  anyCuts,
   chatCall,
   chatModel,
   collected,
-  embeddingModel,
   failureOf,
   finishesIn,
   never,
+  streamOf,
   textIn,
   toolCallsIn,
   usageIn,
@@ -209,6 +211,7 @@ describe("a stream", () => {
       return (await failureWith({ rawBody, headers: { "content-type": "text/event-stream" } })).failure;
     };
     expect(await told({ message: "boom" })).toBe("broken");
+    expect(await told({ message: "no", code: 400 })).toBe("bad_input");
     expect(await told({ message: "no room", code: 429 })).toBe("capacity");
     expect(await told({ message: "slow down", type: "rate_limit_error" })).toBe("quota");
     expect(await told({ message: "too long", code: "context_length_exceeded" })).toBe("context_length");
@@ -221,6 +224,11 @@ describe("a stream", () => {
     expect([failure.failure, failure.message]).toEqual(["broken", "the stream goes on without an end"]);
   });
 
+  it("as long as its cap allows is never taken for one without end", async () => {
+    const deltas = await chatted({ tokens: 400 }, { maxOutputTokens: 400 });
+    expect(usageIn(deltas)).toMatchObject({ completionTokens: 400 });
+  });
+
   it("is read as what it says it is, whatever was asked for", async () => {
     const whole = '{"choices":[{"index":0,"message":{"content":"whole"},"finish_reason":"stop"}]}';
     expect(textIn(await chatted({ rawBody: whole }, { stream: true }))).toBe("whole");
@@ -231,6 +239,24 @@ describe("a stream", () => {
 });
 
 describe("a whole reply", () => {
+  it("is the same wherever its bytes are cut", async () => {
+    const message = { content: "naïve 日本 🙂" };
+    const reply = JSON.stringify({ choices: [{ index: 0, message, finish_reason: "stop" }] });
+    await fc.assert(
+      fc.asyncProperty(anyCuts, async (cuts) => {
+        const upstream = provider({ fetch: async () => new Response(streamOf(reply, cuts)) });
+        const output = await upstream.chat(chatCall(model, { stream: false }), never);
+        expect(textIn(await collected(output))).toBe(message.content);
+      }),
+    );
+  });
+
+  it("without a body is broken", async () => {
+    const upstream = provider({ fetch: async () => new Response(null) });
+    const failure = await failureOf(() => upstream.chat(chatCall(model, { stream: false }), never));
+    expect(failure.failure).toBe("broken");
+  });
+
   it("that never ends is broken long before it fills the memory", async () => {
     let pulls = 0;
     const endless = new ReadableStream({
@@ -297,6 +323,10 @@ describe("what an upstream is asked", () => {
     });
   });
 
+  it("holds no tools where the caller's list is empty", async () => {
+    expect(await asked({ tools: [], toolChoice: "auto" })).not.toHaveProperty("tools");
+  });
+
   it("speaks of system where the caller says developer", async () => {
     expect(await asked({ messages: [{ role: "developer", content: "be brief" }] })).toMatchObject({
       messages: [{ role: "system", content: "be brief" }],
@@ -308,125 +338,5 @@ describe("what an upstream is asked", () => {
     expect(mock.requests.at(-1)?.headers.authorization).toBe("Bearer secret-key");
     await collected(await provider().chat(chatCall(model), never));
     expect(mock.requests.at(-1)?.headers).not.toHaveProperty("authorization");
-  });
-});
-
-describe("an HTTP error", () => {
-  const coded = (code: string, message = "") => JSON.stringify({ error: { message, type: "some_error", code } });
-
-  it.each([
-    [400, "{}", "bad_input"],
-    [400, coded("context_length_exceeded"), "context_length"],
-    [400, "This model's maximum context length is 4096 tokens", "context_length"],
-    [500, coded("500", "the request exceeds the available context size"), "context_length"],
-    [401, coded("invalid_api_key"), "unauthorized"],
-    [403, "{}", "unauthorized"],
-    [404, coded("model_not_found"), "unknown_model"],
-    [405, "{}", "broken"],
-    [408, "", "capacity"],
-    [413, "{}", "bad_input"],
-    [422, '{"detail":"nope"}', "bad_input"],
-    [429, "Too Many Requests", "capacity"],
-    [429, coded("insufficient_quota"), "quota"],
-    [429, coded("rate_limit_exceeded", "tokens per minute; context length"), "quota"],
-    [500, "<html>", "broken"],
-    [502, "", "broken"],
-    [503, "{}", "capacity"],
-    [504, "", "broken"],
-  ])("%i with %j is told as %s", async (status, errorBody, failure) => {
-    expect((await failureWith({ status, errorBody })).failure).toBe(failure);
-    const embed = () => provider().embed({ model: embeddingModel("openai-compatible", 3), inputs: ["a"] }, never);
-    expect((await failureOf(embed)).failure).toBe(failure);
-  });
-
-  it("keeps its code and nothing of its text, which may quote the prompt", async () => {
-    const failure = await failureWith({ status: 500, errorBody: coded("overheated", "secret prompt on host-7") });
-    expect(failure.detail.providerCode).toBe("overheated");
-    expect(`${failure.message} ${JSON.stringify(failure.detail)}`).not.toMatch(/secret|host-7/);
-    const spoken = await failureWith({ status: 500, errorBody: coded("a secret prompt, not a code") });
-    expect(`${spoken.message} ${JSON.stringify(spoken.detail)}`).not.toContain("secret");
-  });
-
-  it.each([
-    ["7", 7_000],
-    ["0", 0],
-    ["Mon, 23 Nov 2026 12:00:30 GMT", 30_000],
-    ["Mon, 23 Nov 2026 11:00:00 GMT", 0],
-    ["999999999", 3_600_000],
-    ["soon", undefined],
-    ["-1", undefined],
-  ])("tells how long to wait: %s", async (value, expected) => {
-    vi.useFakeTimers({ now: Date.UTC(2026, 10, 23, 12), toFake: ["Date"] });
-    const failure = await failureWith({ status: 503, headers: { "retry-after": value } });
-    vi.useRealTimers();
-    expect(failure.detail.retryAfterMs).toBe(expected);
-  });
-
-  it("of a redirect is broken, and nobody is sent anywhere", async () => {
-    const elsewhere = await MockUpstream.start();
-    const failure = await failureWith({ status: 307, headers: { location: `${elsewhere.url}/chat/completions` } });
-    expect([failure.failure, elsewhere.counters.calls]).toEqual(["broken", 0]);
-    await elsewhere.stop();
-  });
-
-  it("of nobody listening is broken, without saying where", async () => {
-    const { url } = mock;
-    const failure = await failureOf(() =>
-      provider({ baseUrl: url.replace(/:\d+/, ":1") }).chat(chatCall(model), never),
-    );
-    expect(failure.failure).toBe("broken");
-    expect(failure.message).not.toContain("127.0.0.1");
-  });
-});
-
-describe("embeddings", () => {
-  const call = (inputs: string[]) => ({ model: embeddingModel("openai-compatible", 3), inputs });
-
-  it("are asked for as floats and come one for each input, in order", async () => {
-    const { vectors, promptTokens } = await provider().embed(call(["a", "bb b"]), never);
-    expect(vectors.map((vector) => vector[0])).toEqual([1, 4]);
-    expect(promptTokens).toBe(3);
-    expect(mock.requests.at(-1)?.body).toEqual({ model: "embed-1", input: ["a", "bb b"], encoding_format: "float" });
-  });
-
-  it("are put in order by their index", async () => {
-    const data = [
-      { index: 1, embedding: [2, 2, 2] },
-      { index: 0, embedding: [1, 1, 1] },
-    ];
-    mock.script({ rawBody: JSON.stringify({ data }) });
-    expect((await provider().embed(call(["a", "b"]), never)).vectors).toEqual([
-      [1, 1, 1],
-      [2, 2, 2],
-    ]);
-  });
-
-  it.each([[null], [{ prompt_tokens: -1 }], [{ prompt_tokens: 0.5 }]])(
-    "without true usage report none: %j",
-    async (usage) => {
-      mock.script({ usage });
-      expect((await provider().embed(call(["a"]), never)).promptTokens).toBeNull();
-    },
-  );
-
-  it.each([
-    ["of other dimensions", { dimensions: 4 }],
-    ["too few", { rawBody: '{"data":[]}' }],
-    ["encoded otherwise", { rawBody: '{"data":[{"index":0,"embedding":"AAAA"}]}' }],
-    ["missing", { rawBody: "{}" }],
-  ])("that are %s are broken", async (_, script) => {
-    mock.script(script);
-    expect((await failureOf(() => provider().embed(call(["a"]), never))).failure).toBe("broken");
-  });
-
-  it("end by timeout and by signal, and close their connection", async () => {
-    mock.script({ hang: true });
-    expect((await failureOf(() => provider({ timeoutMs: 30 }).embed(call(["a"]), never))).failure).toBe("timeout");
-    const stop = new AbortController();
-    const waiting = failureOf(() => provider().embed(call(["a"]), stop.signal));
-    await mock.until(({ calls }) => calls === 2);
-    stop.abort();
-    expect((await waiting).failure).toBe("aborted");
-    await mock.until(({ aborted }) => aborted === 2);
   });
 });

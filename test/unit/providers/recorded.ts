@@ -144,6 +144,8 @@ export const ERROR_MESSAGES: readonly (readonly [message: string, failure: strin
   ],
   ["5035: This model needs a paid plan", "unauthorized"],
   ["10000: Authentication error", "unauthorized"],
+  ["4006: the account has no neurons left today", "quota"],
+  ["5021: the request is too long for this model", "context_length"],
   ["AiError: 3040: Capacity temporarily exceeded", "capacity"],
   ["you have used up your daily free allocation of 10,000 neurons", "quota"],
   ["JSON Mode couldn't be met", "bad_input"],

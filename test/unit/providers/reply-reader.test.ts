@@ -5,7 +5,7 @@ import { type ChatDelta, ProviderError, type ProviderUsage } from "../../../src/
 import { ReplyReader, type ReplyRules } from "../../../src/inference/providers/reply-reader";
 import { sideBySide } from "../../../src/inference/providers/side-by-side";
 import { checkedVectors } from "../../../src/inference/providers/vectors";
-import { collected, embeddingModel, usageIn } from "./calls";
+import { collected, embeddingModel, finishesIn, textIn, toolCallsIn, usageIn } from "./calls";
 
 const failureOf = () => new ProviderError("broken", "as the reply says");
 const UPSTREAM: ReplyRules = { usagePerChunk: false, failureOf };
@@ -84,5 +84,112 @@ describe("usage", () => {
     const call = { model: embeddingModel("openai-compatible", 1), inputs: ["a"] };
     expect(checkedVectors([[1]], { prompt_tokens: 20_000_000 }, call).promptTokens).toBe(20_000_000);
     expect(checkedVectors([[1]], { prompt_tokens: 2_000_000_000 }, call).promptTokens).toBeNull();
+  });
+});
+
+describe("how a choice ended", () => {
+  const endOf = (reason: string | null, delta: object = { content: "x" }) =>
+    finishesIn(read([choice(delta, reason)]))[0]?.reason;
+  const called = { tool_calls: [{ index: 0, id: "a", function: { name: "f", arguments: "{}" } }] };
+
+  it.each([
+    ["stop", "stop"],
+    ["eos", "stop"],
+    ["length", "length"],
+    ["max_tokens", "length"],
+    ["tool_calls", "tool_calls"],
+    ["function_call", "tool_calls"],
+    ["content_filter", "content_filter"],
+  ])("%s is told as %s", (said, told) => {
+    expect(endOf(said)).toBe(told);
+  });
+
+  it("is what was said first", () => {
+    const pieces = [choice({ content: "x" }, "length"), choice({}, "stop")];
+    expect(finishesIn(read(pieces))).toEqual([{ type: "finish", choice: 0, reason: "length" }]);
+  });
+
+  it("is the cap where tool calls were cut by it, and tool calls where nothing was said of them", () => {
+    expect(endOf("length", called)).toBe("length");
+    expect(endOf("content_filter", called)).toBe("content_filter");
+    expect(endOf("stop", called)).toBe("tool_calls");
+    const full = read([choice(called), { choices: [], ...usage(5, 100) }]);
+    expect(finishesIn(full)[0]?.reason).toBe("tool_calls");
+  });
+});
+
+describe("tool calls in pieces", () => {
+  const pieceOf = (identity: object, name: string | undefined, text: string | undefined) =>
+    choice({ tool_calls: [{ ...identity, function: { name, arguments: text } }] });
+  const written = (deltas: readonly ChatDelta[], index: number) =>
+    toolCallsIn(deltas)
+      .filter((call) => call.index === index)
+      .map((call) => call.arguments)
+      .join("");
+
+  it.each([
+    ["by their index", (call: number) => ({ index: call + 3 })],
+    ["by their id, where there is no index", (call: number) => ({ id: `call-${call}` })],
+  ])("are told apart %s, in whatever order the pieces come", (_, identityOf) => {
+    const anyPieces = fc.array(fc.record({ call: fc.nat({ max: 3 }), text: fc.string({ maxLength: 3 }) }));
+    fc.assert(
+      fc.property(anyPieces, (later) => {
+        const opening = [0, 1, 2, 3].map((call) => pieceOf(identityOf(call), `f${call}`, undefined));
+        const deltas = read([...opening, ...later.map(({ call, text }) => pieceOf(identityOf(call), undefined, text))]);
+        for (const call of [0, 1, 2, 3]) {
+          const expected = later.filter((piece) => piece.call === call).map(({ text }) => text);
+          expect(written(deltas, call)).toBe(expected.join(""));
+        }
+        expect(
+          toolCallsIn(deltas)
+            .slice(4)
+            .every((call) => call.arguments !== ""),
+        ).toBe(true);
+      }),
+    );
+  });
+
+  it("without index and id belong to the call opened last", () => {
+    const deltas = read([
+      pieceOf({}, "f", "{"),
+      pieceOf({}, undefined, "}"),
+      pieceOf({}, "g", "["),
+      pieceOf({}, undefined, "]"),
+    ]);
+    expect([written(deltas, 0), written(deltas, 1)]).toEqual(["{}", "[]"]);
+  });
+});
+
+describe("a piece", () => {
+  it("with a list of no errors is none", () => {
+    expect(textIn(read([{ ...choice({ content: "x" }, "stop"), errors: [], error: null }]))).toBe("x");
+  });
+
+  it("without text and scores is no delta; scores alone are one", () => {
+    const scored = (content: unknown) => ({ choices: [{ index: 0, delta: { content: "" }, logprobs: { content } }] });
+    expect(read([scored([]), choice({}, "stop")])).toHaveLength(1);
+    expect(read([scored([{ token: "" }]), choice({}, "stop")])[0]).toMatchObject({ logprobs: [{ token: "" }] });
+  });
+});
+
+describe("runs side by side", () => {
+  const run = async function* (...deltas: ChatDelta[]) {
+    yield* deltas;
+  };
+  const told = (promptTokens: number, cachedTokens: number, completionTokens: number): ChatDelta => ({
+    ...{ type: "usage", promptTokens, cachedTokens, completionTokens },
+  });
+
+  it("that count their one prompt differently are told by the largest count of it", async () => {
+    const deltas = await collected(sideBySide([run(told(9, 2, 1)), run(told(11, 8, 1)), run(told(10, 0, 1))]));
+    expect(deltas).toEqual([told(11, 8, 3)]);
+  });
+
+  it("that fail together fail by the first", async () => {
+    const failing = async function* (failure: "capacity" | "timeout"): AsyncGenerator<ChatDelta> {
+      yield await Promise.reject(new ProviderError(failure, "failed"));
+    };
+    const output = collected(sideBySide([failing("capacity"), failing("timeout")]));
+    await expect(output).rejects.toMatchObject({ failure: "capacity" });
   });
 });

@@ -86,7 +86,13 @@ describe("server-sent events", () => {
   });
 
   it("are refused above the bound, as one line, as many, and before the line's end is seen", async () => {
-    for (const text of [`data: ${"x".repeat(101)}\n\n`, "data: xxxxxxxxx\n".repeat(11), "x".repeat(101)]) {
+    const overTwoLines = `data: ${"x".repeat(60)}\n${"x".repeat(60)}`;
+    for (const text of [
+      `data: ${"x".repeat(101)}\n\n`,
+      "data: xxxxxxxxx\n".repeat(11),
+      "x".repeat(101),
+      overTwoLines,
+    ]) {
       expect((await failureOf(() => read([encoder.encode(text)], 100))).failure).toBe("broken");
     }
     const many = "data: xxxxxxxxx\n\n".repeat(50); // far above the bound together, each of them below

@@ -119,6 +119,18 @@ describe("what Workers AI is asked", () => {
     ]);
   });
 
+  it("asks for strict tools where the caller did, and never says that they are not", () => {
+    const asked = (strict?: boolean | null) =>
+      inputs({ tools: [{ type: "function", function: { name: "f", ...(strict === undefined ? {} : { strict }) } }] });
+    const toolIn = ({ tools }: Record<string, unknown>) => (tools as { function: object }[])[0]?.function;
+    expect(toolIn(asked(true))).toHaveProperty("strict", true);
+    for (const strict of [false, null, undefined]) expect(toolIn(asked(strict))).not.toHaveProperty("strict");
+  });
+
+  it("has no tools where the caller's list is empty", () => {
+    expect(inputs({ tools: [], toolChoice: "auto" })).not.toHaveProperty("tools");
+  });
+
   it("withholds the tools from a call that must not use them", () => {
     const asked = inputs({ tools: [{ type: "function", function: { name: "look_up" } }], toolChoice: "none" });
     expect(asked).not.toHaveProperty("tools");

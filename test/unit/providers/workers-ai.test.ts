@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { ChatCall } from "../../../src/inference/provider";
@@ -11,7 +12,7 @@ import {
   failureOf,
   finishesIn,
   never,
-  pieces,
+  streamOf,
   textIn,
   toolCallsIn,
   usageIn,
@@ -20,14 +21,6 @@ import { CLASSIC, ERROR_MESSAGES, OPENAI_STYLE } from "./recorded";
 
 const encoder = new TextEncoder();
 const model = chatModel("workers-ai", "@cf/meta/llama-3.3-70b-instruct-fp8-fast");
-
-const streamOf = (text: string, cuts: readonly number[] = []) =>
-  new ReadableStream<Uint8Array>({
-    start(controller) {
-      for (const piece of pieces(encoder.encode(text), cuts)) if (piece.length > 0) controller.enqueue(piece);
-      controller.close();
-    },
-  });
 
 const answering = (reply: unknown): AiBinding => ({ run: async () => reply });
 
@@ -271,7 +264,9 @@ describe("an error of the binding", () => {
   it.each(ERROR_MESSAGES)("%s is told as %s", async (message, failure) => {
     const ai = failing(Object.assign(new Error(message), { name: "InferenceUpstreamError", remote: true }));
     const thrown = await failureOf(() => workersAi(ai).chat(chatCall(model), never));
-    expect([thrown.failure, thrown.detail.providerCode]).toEqual([failure, /(\d{4,5}): /.exec(message)?.[1]]);
+    const code = /(\d{4,5}): /.exec(message)?.[1];
+    expect([thrown.failure, thrown.detail.providerCode]).toEqual([failure, code]);
+    expect(thrown.message).toBe(`Workers AI failed with code ${code ?? "unknown"}`); // for the log
   });
 
   it("may carry its code in a field instead", async () => {
@@ -363,6 +358,18 @@ describe("embeddings", () => {
   ])("that are %s are broken", async (_, reply) => {
     const failure = await failureOf(() => workersAi(answering(reply)).embed(call(["a", "b"]), never));
     expect(failure.failure).toBe("broken");
+  });
+
+  it("of a hundred texts are one run", async () => {
+    const run = vi.fn(async () => ({ data: Array(100).fill([1, 2]) }));
+    await workersAi({ run }).embed(call(Array(100).fill("a")), never);
+    expect(run).toHaveBeenCalledTimes(1);
+  });
+
+  it("leave no listener behind", async () => {
+    const stop = new AbortController();
+    await workersAi(answering({ data: [[1, 2]] })).embed(call(["a"]), stop.signal);
+    expect(getEventListeners(stop.signal, "abort")).toEqual([]);
   });
 
   it("that nobody waits for any more end by being aborted", async () => {
