@@ -211,10 +211,19 @@ describe("a stream", () => {
       return (await failureWith({ rawBody, headers: { "content-type": "text/event-stream" } })).failure;
     };
     expect(await told({ message: "boom" })).toBe("broken");
+    const nothing = { rawBody: "event: error\ndata: null\n\n", headers: { "content-type": "text/event-stream" } };
+    expect((await failureWith(nothing)).message).toBe("the upstream answered with an error in the stream");
     expect(await told({ message: "no", code: 400 })).toBe("bad_input");
     expect(await told({ message: "no room", code: 429 })).toBe("capacity");
     expect(await told({ message: "slow down", type: "rate_limit_error" })).toBe("quota");
     expect(await told({ message: "too long", code: "context_length_exceeded" })).toBe("context_length");
+  });
+
+  it("that counts on its last chunk of text, and on none of its own, is counted by it", async () => {
+    const last = { choices: [{ index: 0, delta: { content: "x" }, finish_reason: "stop" }] };
+    const rawBody = `data: ${JSON.stringify({ ...last, usage: { prompt_tokens: 7, completion_tokens: 1 } })}\n\n`;
+    const deltas = await chatted({ rawBody, headers: { "content-type": "text/event-stream" } });
+    expect(usageIn(deltas)).toMatchObject({ promptTokens: 7, completionTokens: 1 });
   });
 
   it("of comments and empty chunks without end is broken", async () => {

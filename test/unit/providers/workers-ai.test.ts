@@ -274,6 +274,11 @@ describe("an error of the binding", () => {
     expect((await failureOf(() => workersAi(ai).chat(chatCall(model), never))).failure).toBe("capacity");
   });
 
+  it.each([[null], [undefined], ["3040: capacity"], [7]])("is told even where it is no Error: %j", async (thrown) => {
+    const failure = await failureOf(() => workersAi(failing(thrown)).chat(chatCall(model), never));
+    expect(failure.failure).toBe(typeof thrown === "string" ? "capacity" : "broken");
+  });
+
   it("keeps the three meanings of 429 apart: no capacity, the account's rate, the day's allocation", async () => {
     vi.useFakeTimers({ now: Date.UTC(2026, 10, 23, 22, 30), toFake: ["Date"] });
     const told = async (message: string) => {
