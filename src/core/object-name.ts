@@ -16,8 +16,10 @@ export function objectName({ region, tenantId }: ObjectAddress): string {
 /** @throws TypeError when `name` is not one that {@link objectName} makes */
 export function parseObjectName(name: string): ObjectAddress {
   const [region, tenantId, ...rest] = name.split("/");
-  if (!region || !tenantId || rest.length > 0) throw new TypeError(`not an object name: ${name}`);
+  if (!region || !tenantId || rest.length > 0 || !PART.test(region) || !PART.test(tenantId)) {
+    throw new TypeError(`not an object name: ${name}`);
+  }
   return { region, tenantId };
 }
 
-const PART = /^[A-Za-z0-9_-]{1,128}$/;
+const PART = /^[A-Za-z0-9_-]{1,128}$/; // without the m flag, $ is the end and no line break before it
