@@ -1,18 +1,19 @@
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
 import { defineConfig } from "vitest/config";
 
-/** Three layers: pure code in Node, objects inside workerd, real clients against the running platform. */
+/** The layers: pure code in Node, objects inside workerd, a real Postgres, real clients on the running platform. */
 export default defineConfig({
   test: {
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts", "test/local-ai/**/*.test.ts"] } },
       {
         plugins: [
-          cloudflareTest(async () => ({
+          cloudflareTest(async ({ inject }) => ({
             remoteBindings: false,
             main: "./src/index.ts",
             wrangler: { configPath: "./test/worker/wrangler.toml" },
             miniflare: {
+              hyperdrives: { HYPERDRIVE: inject("postgres").app },
               bindings: {
                 TEST_MIGRATIONS: await readD1Migrations("migrations/d1"),
                 TEST_DIRECTORY_MIGRATIONS: await readD1Migrations("migrations/directory"),
@@ -20,13 +21,29 @@ export default defineConfig({
             },
           })),
         ],
-        test: { name: "worker", include: ["test/worker/**/*.test.ts"], setupFiles: ["test/worker/setup.ts"] },
+        test: {
+          name: "worker",
+          include: ["test/worker/**/*.test.ts"],
+          globalSetup: ["test/postgres.ts"],
+          setupFiles: ["test/worker/setup.ts"],
+          // The Postgres driver closes its socket after its last answer; nobody waits for that.
+          onUnhandledError: (error) => !/This socket has been closed/.test(error.message ?? ""),
+        },
+      },
+      {
+        test: {
+          name: "postgres",
+          include: ["test/postgres/**/*.test.ts"],
+          globalSetup: ["test/postgres.ts"],
+          fileParallelism: false, // they change one database's schemas
+          testTimeout: 30_000,
+        },
       },
       {
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          globalSetup: ["test/e2e/build.ts"],
+          globalSetup: ["test/e2e/build.ts", "test/postgres.ts"],
           fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 60_000,

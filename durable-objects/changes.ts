@@ -1,55 +1,11 @@
 import type { ObjectAddress } from "../src/core/object-name";
 import { firstPolicy } from "../src/core/plans";
 import { modelLimits, type PolicySnapshot } from "../src/core/policy";
+import { changeAccount, changeKey } from "./account-changes";
 import type { Copy } from "./ports";
+import { restorableUntilMs } from "./retention";
+import { type Change, type Decided, type TenantFacts, type TenantProfile, withoutUndefined } from "./tenant-facts";
 import type { ChangeCommand } from "./tenant-gate.messages";
-
-/** What a tenant's gate is the authority for, besides its policy. */
-export interface TenantFacts {
-  readonly policy: PolicySnapshot | null;
-  readonly profile: TenantProfile | null;
-  readonly accounts: ReadonlyMap<string, Account>;
-  readonly keys: ReadonlyMap<string, Key>;
-}
-export interface TenantProfile {
-  readonly name: string;
-  readonly residency: string;
-  readonly externalKeyId: string | null;
-  readonly createdAtMs: number;
-  readonly archivedAtMs: number | null;
-}
-export interface Account {
-  readonly id: string;
-  readonly name: string;
-  readonly role: string;
-  readonly createdAtMs: number;
-  readonly deletedAtMs: number | null;
-}
-export interface Key {
-  readonly id: string;
-  readonly hash: string;
-  readonly serviceAccountId: string | null;
-  readonly name: string;
-  readonly redactedValue: string;
-  readonly scopes: readonly string[];
-  readonly expiresAtMs: number | null;
-  readonly createdAtMs: number;
-  readonly deletedAtMs: number | null;
-}
-
-/** A decided change: what to store, what to copy, and the administrative event that goes with it. */
-export interface Change {
-  readonly policy?: PolicySnapshot;
-  readonly profile?: TenantProfile;
-  readonly accounts?: readonly Account[];
-  readonly keys?: readonly Key[];
-  readonly event: {
-    readonly type: string;
-    readonly resourceId: string;
-    readonly details: Readonly<Record<string, unknown>>;
-  };
-}
-export type Decided = Change | { readonly refused: "not_found" | "archived" | "exists" };
 
 /** Decides what a command changes. Pure; the event types are those of OpenAI's audit log. */
 export function decideChange(
@@ -68,39 +24,91 @@ export function decideChange(
       event: { type: "project.created", resourceId: address.tenantId, details: { data: { name } } },
     };
   }
-  if (!policy || !profile) return { refused: "not_found" };
+  if (!policy || !profile || policy.status === "purged") return { refused: "not_found" };
+  if (command.type === "restore_tenant") return restoreTenant(policy, profile, nowMs);
   if (policy.status === "archived") return { refused: "archived" };
+  const known = { ...facts, policy, profile };
   switch (command.type) {
-    case "modify_tenant": {
-      const { type: _, ...changes } = command;
-      return {
-        profile: { ...profile, ...withoutUndefined(changes) },
-        event: {
-          type: "project.updated",
-          resourceId: address.tenantId,
-          details: { changes_requested: command.name === undefined ? {} : { name: command.name } },
-        },
-      };
-    }
+    case "modify_tenant":
     case "archive_tenant":
-      return {
-        policy: { ...policy, version: policy.version + 1, status: "archived" },
-        profile: { ...profile, archivedAtMs: nowMs },
-        event: { type: "project.archived", resourceId: address.tenantId, details: {} },
-      };
+    case "set_isolation":
+    case "set_retention":
+      return changeTenant(known, command, nowMs);
     case "set_model_limits":
       return changeLimits(policy, command);
     case "create_service_account":
     case "modify_service_account":
     case "delete_service_account":
+    case "restore_service_account":
       return changeAccount(policy, facts, command, nowMs);
     case "create_key":
     case "delete_key":
+    case "restore_key":
       return changeKey(policy, facts, command, nowMs);
   }
 }
 
 type CommandOf<T extends ChangeCommand["type"]> = Extract<ChangeCommand, { type: T }>;
+type Known = TenantFacts & { readonly policy: PolicySnapshot; readonly profile: TenantProfile };
+
+function changeTenant(
+  { policy, profile, isEmpty }: Known,
+  command: CommandOf<"modify_tenant" | "archive_tenant" | "set_isolation" | "set_retention">,
+  nowMs: number,
+): Decided {
+  const resourceId = policy.tenantId;
+  const updated = (changes: object) => ({
+    event: { type: "project.updated", resourceId, details: { changes_requested: changes } },
+  });
+  const nextPolicy = { ...policy, version: policy.version + 1 };
+  switch (command.type) {
+    case "modify_tenant": {
+      const { type: _, ...changes } = command;
+      const next = { ...profile, ...withoutUndefined(changes) };
+      return { profile: next, ...updated(command.name === undefined ? {} : { name: command.name }) };
+    }
+    case "archive_tenant":
+      return {
+        policy: { ...nextPolicy, status: "archived" },
+        profile: { ...profile, archivedAtMs: nowMs },
+        event: { type: "project.archived", resourceId, details: {} },
+      };
+    case "set_isolation": {
+      const { isolation } = command;
+      // What is already there would stay behind; moving it is another operation.
+      if (!isEmpty && isolation !== policy.isolation) return { refused: "not_empty" };
+      return { policy: { ...nextPolicy, isolation }, ...updated({ isolation }) };
+    }
+    case "set_retention": {
+      const { retentionDays } = command;
+      return { policy: { ...nextPolicy, retentionDays }, ...updated({ retention_days: retentionDays }) };
+    }
+  }
+}
+
+/** Brings back an archived tenant as it was, until its retention window ends. */
+function restoreTenant(policy: PolicySnapshot, profile: TenantProfile, nowMs: number): Decided {
+  const untilMs = restorableUntilMs({ policy, profile });
+  if (untilMs === undefined) return { refused: "not_deleted" };
+  if (nowMs >= untilMs) return { refused: "not_found" };
+  return {
+    policy: { ...policy, version: policy.version + 1, status: "active" },
+    profile: { ...profile, archivedAtMs: null },
+    event: {
+      type: "project.updated",
+      resourceId: policy.tenantId,
+      details: { changes_requested: { status: "active" } },
+    },
+  };
+}
+
+/** The last change of a tenant: from now on nothing brings it back. */
+export function purgedTenant(policy: PolicySnapshot): Change {
+  return {
+    policy: { ...policy, version: policy.version + 1, status: "purged" },
+    event: { type: "project.deleted", resourceId: policy.tenantId, details: {} },
+  };
+}
 
 function changeLimits(policy: PolicySnapshot, command: CommandOf<"set_model_limits">): Change {
   const { model, requestsPerMinute, tokensPerMinute } = command;
@@ -124,69 +132,6 @@ function changeLimits(policy: PolicySnapshot, command: CommandOf<"set_model_limi
   };
 }
 
-function changeAccount(
-  policy: PolicySnapshot,
-  facts: TenantFacts,
-  command: CommandOf<"create_service_account" | "modify_service_account" | "delete_service_account">,
-  nowMs: number,
-): Decided {
-  const known = facts.accounts.get(command.id);
-  if (command.type === "create_service_account") {
-    if (known) return { refused: "exists" };
-    const account = { id: command.id, name: command.name, role: "member", createdAtMs: nowMs, deletedAtMs: null };
-    const details = { data: { role: account.role } };
-    return { accounts: [account], event: { type: "service_account.created", resourceId: command.id, details } };
-  }
-  if (!known || known.deletedAtMs !== null) return { refused: "not_found" };
-  if (command.type === "modify_service_account") {
-    const changes = withoutUndefined({ name: command.name, role: command.role });
-    const details = { changes_requested: command.role === undefined ? {} : { role: command.role } };
-    return {
-      accounts: [{ ...known, ...changes }],
-      event: { type: "service_account.updated", resourceId: command.id, details },
-    };
-  }
-  // A service account takes its keys with it.
-  const keys = [...facts.keys.values()]
-    .filter((key) => key.serviceAccountId === command.id && key.deletedAtMs === null)
-    .map((key) => ({ ...key, deletedAtMs: nowMs }));
-  return {
-    policy: { ...policy, version: policy.version + 1 },
-    accounts: [{ ...known, deletedAtMs: nowMs }],
-    keys,
-    event: { type: "service_account.deleted", resourceId: command.id, details: {} },
-  };
-}
-
-function changeKey(
-  policy: PolicySnapshot,
-  facts: TenantFacts,
-  command: CommandOf<"create_key" | "delete_key">,
-  nowMs: number,
-): Decided {
-  const nextPolicy = { ...policy, version: policy.version + 1 };
-  if (command.type === "delete_key") {
-    const known = facts.keys.get(command.id);
-    if (!known || known.deletedAtMs !== null) return { refused: "not_found" };
-    return {
-      policy: nextPolicy,
-      keys: [{ ...known, deletedAtMs: nowMs }],
-      event: { type: "api_key.deleted", resourceId: command.id, details: {} },
-    };
-  }
-  if (facts.keys.has(command.id)) return { refused: "exists" };
-  if (command.serviceAccountId !== null) {
-    const account = facts.accounts.get(command.serviceAccountId);
-    if (!account || account.deletedAtMs !== null) return { refused: "not_found" };
-  }
-  const { type: _, ...key } = command;
-  return {
-    policy: nextPolicy,
-    keys: [{ ...key, createdAtMs: nowMs, deletedAtMs: null }],
-    event: { type: "api_key.created", resourceId: command.id, details: { data: { scopes: command.scopes } } },
-  };
-}
-
 /** The copies of a change, dependants after what they refer to. */
 export function copiesOf(
   change: Change,
@@ -196,14 +141,14 @@ export function copiesOf(
 ): Copy[] {
   const status = (change.policy ?? facts.policy)?.status ?? "active";
   const profile = change.profile ?? facts.profile;
+  const isPurged = status === "purged";
   const copies: Copy[] = [];
-  if (change.profile && profile) copies.push({ of: "project", ...profile, status, updatedAtMs: nowMs });
+  if (profile && (change.profile || isPurged)) {
+    const deletedAtMs = isPurged ? nowMs : null;
+    copies.push({ of: "project", ...profile, status, updatedAtMs: nowMs, deletedAtMs });
+  }
   for (const account of change.accounts ?? []) copies.push({ of: "service_account", ...account, updatedAtMs: nowMs });
   for (const key of change.keys ?? []) copies.push({ of: "api_key", ...key, updatedAtMs: nowMs });
   copies.push({ of: "audit_event", ...change.event, ...audit, effectiveAtMs: nowMs });
   return copies;
-}
-
-function withoutUndefined<T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
 }

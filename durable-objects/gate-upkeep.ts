@@ -3,7 +3,7 @@ import { SEGMENT_AGE_MS, SEGMENT_ROWS } from "./segments";
 import type { Statements } from "./tenant-gate-statements";
 
 /** What a gate does by itself. Each is idempotent and looks for itself at what there is to do. */
-export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment";
+export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment" | "purge";
 
 /** Work that a crash cut off is taken up again this long after its start. */
 const RESUME_MS = 60_000;

@@ -1,4 +1,5 @@
 import type { ObjectAddress } from "../src/core/object-name";
+import type { Isolation } from "../src/core/policy";
 import type { HourlyUsage } from "./tenant-gate.messages";
 
 /**
@@ -10,13 +11,29 @@ export interface GatePorts {
   readonly ledger: Ledger;
   readonly segments: SegmentStore;
   readonly dataKeys: DataKeys;
+  readonly purge: Purge;
+  /** An id for an administrative event that nobody asked for. */
+  readonly newAuditId: () => string;
   /** Synchronous SHA-256 of a text, hex: a hash chain must not be interleaved with other work. */
   readonly sha256: (text: string) => string;
 }
 
+/** A tenant's object, and where the tenant's rows are. */
+export interface ObjectHome extends ObjectAddress {
+  readonly isolation: Isolation;
+}
+
+/** Removes for good. Each may be called again after it failed. */
+export interface Purge {
+  /** Rows of the tenant that were deleted at or before that time, and directory entries of keys. */
+  deleted(home: ObjectHome, deletedUntilMs: number, keyHashes: readonly string[]): Promise<void>;
+  /** Everything of the tenant but its gate and what is the operator's. */
+  tenant(home: ObjectHome): Promise<void>;
+}
+
 /** Where copies of a gate's facts go. Copies of one gate arrive in order and may arrive twice. */
 export interface CopySink {
-  apply(tenant: ObjectAddress, copies: readonly Copy[]): Promise<void>;
+  apply(tenant: ObjectHome, copies: readonly Copy[]): Promise<void>;
 }
 
 /** One committed fact, on its way from a gate to the databases that lists are read from. */
@@ -30,6 +47,8 @@ export type Copy =
       readonly createdAtMs: number;
       readonly updatedAtMs: number;
       readonly archivedAtMs: number | null;
+      /** When the tenant was purged; missing in copies of earlier versions. */
+      readonly deletedAtMs?: number | null;
     }
   | {
       readonly of: "service_account";
@@ -66,7 +85,7 @@ export type Copy =
 export interface Ledger {
   /** Absolute values; writing them twice changes nothing. `lastUsedMs` is by key id. */
   write(
-    tenant: ObjectAddress,
+    tenant: ObjectHome,
     usage: readonly HourlyUsage[],
     lastUsedMs: Readonly<Record<string, number>>,
     nowMs: number,
@@ -86,7 +105,7 @@ export interface Segment {
 
 export interface SegmentStore {
   /** Stores the sealed bytes, then their manifest row. */
-  put(tenant: ObjectAddress, segment: Segment, sealed: Uint8Array): Promise<void>;
+  put(tenant: ObjectHome, segment: Segment, sealed: Uint8Array): Promise<void>;
   get(tenant: ObjectAddress, segment: Segment): Promise<Uint8Array>;
 }
 

@@ -1,5 +1,5 @@
-import { type ObjectAddress, objectName } from "../src/core/object-name";
-import type { DataKeys, Segment, SegmentStore, WrappedKey } from "./ports";
+import { objectName } from "../src/core/object-name";
+import type { DataKeys, ObjectHome, Segment, SegmentStore, WrappedKey } from "./ports";
 import type { JournalDbRow, SegmentRow, Statements } from "./tenant-gate-statements";
 
 /** A segment is sealed when the tail holds this many rows, or its oldest row is this old. */
@@ -14,7 +14,7 @@ export const TAIL_AGE_MS = 15 * 60_000;
  */
 export class JournalSegments {
   constructor(
-    readonly address: ObjectAddress,
+    readonly home: () => ObjectHome,
     readonly sql: Statements,
     readonly ports: { readonly segments: SegmentStore; readonly dataKeys: DataKeys },
     readonly dataKey: () => WrappedKey,
@@ -34,19 +34,20 @@ export class JournalSegments {
     const first = rows.at(0);
     const last = rows.at(-1);
     if (!first || !last) return false;
+    const home = this.home();
     const plain = await gzip(rows.map((row) => JSON.stringify(row)).join("\n"));
     const purpose = segmentPurpose(first.seq);
-    const sealed = await this.ports.dataKeys.seal(this.address, this.dataKey(), purpose, plain);
+    const sealed = await this.ports.dataKeys.seal(home, this.dataKey(), purpose, plain);
     const segment: Segment = {
       firstSeq: first.seq,
       lastSeq: last.seq,
-      objectKey: `${objectName(this.address)}/${purpose}`,
+      objectKey: `${objectName(home)}/${purpose}`,
       sizeBytes: sealed.length,
       fromMs: first.at_ms,
       toMs: last.at_ms,
       lastHash: last.hash,
     };
-    await this.ports.segments.put(this.address, segment, sealed);
+    await this.ports.segments.put(home, segment, sealed);
     this.transaction(() => {
       this.sql.putSegment(rowOf(segment));
       this.sql.removeJournal(segment.firstSeq, segment.lastSeq);
@@ -55,9 +56,10 @@ export class JournalSegments {
   }
 
   async read(segment: Segment): Promise<JournalDbRow[]> {
-    const sealed = await this.ports.segments.get(this.address, segment);
+    const home = this.home();
+    const sealed = await this.ports.segments.get(home, segment);
     const purpose = segmentPurpose(segment.firstSeq);
-    const plain = await this.ports.dataKeys.open(this.address, this.dataKey(), purpose, sealed);
+    const plain = await this.ports.dataKeys.open(home, this.dataKey(), purpose, sealed);
     const lines = (await gunzip(plain)).split("\n");
     return lines.map((line) => JSON.parse(line) as JournalDbRow);
   }

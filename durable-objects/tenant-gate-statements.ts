@@ -118,6 +118,7 @@ export const statements = (sql: SqlStorage) => ({
       row.created_at,
       row.deleted_at,
     ),
+  removeKey: (id: string) => sql.exec("delete from api_key where id = ?", id),
   accounts: () => sql.exec<AccountRow>("select * from service_account").toArray(),
   putAccount: (row: AccountRow) =>
     sql.exec(
@@ -129,6 +130,8 @@ export const statements = (sql: SqlStorage) => ({
       row.created_at,
       row.deleted_at,
     ),
+
+  removeAccount: (id: string) => sql.exec("delete from service_account where id = ?", id),
 
   holds: () => sql.exec<{ body: string }>("select body from hold").toArray(),
   putHold: (requestId: string, body: string) =>
@@ -165,6 +168,10 @@ export const statements = (sql: SqlStorage) => ({
         "select min(seq) as first, min(at_ms) as first_ms, count(*) as rows from journal",
       )
       .one(),
+  /** Whether any call was ever recorded: rows go to segments, segments stay. */
+  hasJournal: () =>
+    sql.exec<{ n: number }>("select exists (select 1 from journal) or exists (select 1 from segment) as n").one().n ===
+    1,
   removeJournal: (firstSeq: number, lastSeq: number) =>
     sql.exec("delete from journal where seq between ? and ?", firstSeq, lastSeq),
 

@@ -1,6 +1,7 @@
 import { z } from "zod";
-import type { PolicySnapshot } from "../src/core/policy";
+import { ISOLATIONS, type PolicySnapshot } from "../src/core/policy";
 import type { DecisionRecord } from "../src/core/records";
+import type { RefusedChange } from "./tenant-facts";
 
 /**
  * What goes over the wire between the Worker and a TenantGate, in both directions. Requests are parsed at the
@@ -169,6 +170,9 @@ export const ChangeCommand = z.discriminatedUnion("type", [
     externalKeyId: z.string().max(256).nullable().optional(),
   }),
   z.strictObject({ type: z.literal("archive_tenant") }),
+  z.strictObject({ type: z.literal("restore_tenant") }),
+  z.strictObject({ type: z.literal("set_isolation"), isolation: z.enum(ISOLATIONS) }),
+  z.strictObject({ type: z.literal("set_retention"), retentionDays: z.int().min(1).max(3_650) }),
   z.strictObject({ type: z.literal("create_service_account"), id: Id, name: Name }),
   z.strictObject({
     type: z.literal("modify_service_account"),
@@ -177,6 +181,7 @@ export const ChangeCommand = z.discriminatedUnion("type", [
     role: z.enum(["member", "owner"]).optional(),
   }),
   z.strictObject({ type: z.literal("delete_service_account"), id: Id }),
+  z.strictObject({ type: z.literal("restore_service_account"), id: Id }),
   z.strictObject({
     type: z.literal("create_key"),
     id: Id,
@@ -189,6 +194,7 @@ export const ChangeCommand = z.discriminatedUnion("type", [
     expiresAtMs: z.int().nullable(),
   }),
   z.strictObject({ type: z.literal("delete_key"), id: Id }),
+  z.strictObject({ type: z.literal("restore_key"), id: Id }),
   z.strictObject({
     type: z.literal("set_model_limits"),
     model: z.string().max(200),
@@ -209,7 +215,7 @@ export type ChangeRequest = z.infer<typeof ChangeRequest>;
 
 export type ChangeReply =
   | { readonly changed: true; readonly policy: PolicySnapshot; readonly nowMs: number }
-  | { readonly changed: false; readonly reason: "not_found" | "archived" | "exists" };
+  | { readonly changed: false; readonly reason: RefusedChange };
 
 /** The methods of a TenantGate, as its callers see them. */
 export interface TenantGateRpc {
@@ -220,6 +226,8 @@ export interface TenantGateRpc {
   finish(request: FinishRequest): Promise<FinishReply>;
   change(request: ChangeRequest): Promise<ChangeReply>;
   policy(): Promise<PolicySnapshot | null>;
+  /** Whether nothing of the tenant lies anywhere yet. */
+  isEmpty(): Promise<boolean>;
   decisions(query: JournalQuery): Promise<JournalPage>;
   /** Hours that the database may not have yet. */
   unsyncedUsage(): Promise<readonly HourlyUsage[]>;

@@ -10,13 +10,14 @@ import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
 import { type CallFacts, recordsOf, unreconciledEnd } from "../src/core/records";
 import { admissionOf, factsOf, ratesOf, relimited } from "./admission";
-import { copiesOf, decideChange } from "./changes";
+import { copiesOf, decideChange, purgedTenant } from "./changes";
 import { readDecisions } from "./decision-reader";
 import { GateUpkeep } from "./gate-upkeep";
 import { GroupCommit } from "./group-commit";
 import { GateJournal } from "./journal";
-import type { GatePorts } from "./ports";
+import type { GatePorts, ObjectHome } from "./ports";
 import { RefusalTally } from "./refusals";
+import { beyondRetention, nextPurgeMs, restorableUntilMs } from "./retention";
 import { JournalSegments } from "./segments";
 import {
   type AdmitReply,
@@ -74,7 +75,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#book = restoreBook(this.#sql);
       const transaction = (work: () => void) => ctx.storage.transactionSync(work);
       this.#segments = new JournalSegments(
-        this.#address,
+        () => this.#home,
         this.#sql,
         this.#ports,
         () => this.#store.dataKey,
@@ -88,6 +89,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#upkeep = new GateUpkeep(ctx.storage, this.#sql, {
         expire: () => this.#expire(),
         outbox: () => this.#flushOutbox(),
+        purge: () => this.#purge(),
         rollup: () => this.#flushUsage(),
         segment: async () => void (await this.#segments.sealOldest(Date.now())),
       });
@@ -99,7 +101,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const { policy } = this.#store;
       const key = this.#store.liveKey(credential, Date.now());
       if (!policy || !key) return { bound: false, reason: "unknown_key" };
-      if (policy.status !== "active") return { bound: false, reason: policy.status };
+      if (policy.status !== "active") return { bound: false, reason: closed(policy.status) };
       const { id, serviceAccountId, scopes } = key;
       return {
         bound: true,
@@ -172,6 +174,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const copies = copiesOf(change, this.#store.facts, { id: auditId, actorKeyId }, nowMs);
       this.ctx.storage.transactionSync(() => this.#store.apply(change, copies, dataKey));
       this.#upkeep.keepPromise("outbox", nowMs);
+      this.#upkeep.keepPromise("purge", nextPurgeMs(this.#store.facts));
       this.#relimitWaiting();
       this.#grantWaiting();
       await this.#commit.durable();
@@ -184,6 +187,11 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async policy(): Promise<PolicySnapshot | null> {
       return this.#store.policy;
+    }
+
+    async isEmpty(): Promise<boolean> {
+      await this.#commit.durable();
+      return this.#store.facts.isEmpty;
     }
 
     async decisions(raw: JournalQuery): Promise<JournalPage> {
@@ -211,13 +219,17 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       await this.#upkeep.runDue(Date.now());
     }
 
+    get #home(): ObjectHome {
+      return { ...this.#address, isolation: this.#store.policy?.isolation ?? "pool" };
+    }
+
     /** Whether key and tenant may call now. */
     #standing(
       keyId: string,
     ): { readonly policy: PolicySnapshot } | { readonly reason: "unknown_key" | "archived" | "suspended" } {
       const { policy } = this.#store;
       if (!policy || !this.#store.liveKey({ keyId }, Date.now())) return { reason: "unknown_key" };
-      return policy.status === "active" ? { policy } : { reason: policy.status };
+      return policy.status === "active" ? { policy } : { reason: closed(policy.status) };
     }
 
     #decide(request: AdmissionRequest<CallFacts>, nowMs: number): Verdict | Promise<Verdict> {
@@ -315,23 +327,57 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         const last = rows.at(-1);
         if (!last) return;
         await this.#ports.copies.apply(
-          this.#address,
+          this.#home,
           rows.map((row) => JSON.parse(row.body)),
         );
         this.#sql.removeOutbox(last.seq);
       }
     }
 
+    /** Removes for good what nothing can bring back: deleted objects after the retention window, or all of it. */
+    async #purge(): Promise<void> {
+      const nowMs = Date.now();
+      const { policy } = this.#store;
+      if (!policy) return;
+      const restorable = restorableUntilMs(this.#store.facts);
+      if (policy.status === "purged" || (restorable !== undefined && restorable <= nowMs)) return this.#purgeTenant();
+      const { untilMs, accounts, keys } = beyondRetention(this.#store.facts, nowMs);
+      if (accounts.length + keys.length > 0) {
+        const hashes = keys.map(({ hash }) => hash);
+        await this.#ports.purge.deleted(this.#home, untilMs, hashes);
+        this.ctx.storage.transactionSync(() => this.#store.forget(accounts, keys));
+      }
+      this.#upkeep.keepPromise("purge", nextPurgeMs(this.#store.facts));
+    }
+
+    /** First the decision, which stands whatever happens then; last this object itself. */
+    async #purgeTenant(): Promise<void> {
+      const nowMs = Date.now();
+      const { facts, policy } = this.#store;
+      if (policy && policy.status !== "purged") {
+        const change = purgedTenant(policy);
+        const copies = copiesOf(change, facts, { id: this.#ports.newAuditId(), actorKeyId: null }, nowMs);
+        this.ctx.storage.transactionSync(() => this.#store.apply(change, copies, null));
+      }
+      await this.#flushOutbox();
+      await this.#flushUsage();
+      await this.#ports.purge.tenant(this.#home);
+      await this.erase();
+    }
+
     async #flushUsage(): Promise<void> {
       await this.#commit.durable();
       const unsynced = this.#journal.unsynced();
       const usage = unsynced.map((hour) => hour.usage);
-      await this.#ports.ledger.write(this.#address, usage, this.#journal.takeLastUsed(), Date.now());
+      await this.#ports.ledger.write(this.#home, usage, this.#journal.takeLastUsed(), Date.now());
       this.ctx.storage.transactionSync(() => {
         for (const hour of unsynced) hour.markSynced();
       });
     }
   };
+
+/** What callers are told; one that is being purged is to them an archived one. */
+const closed = (status: "suspended" | "archived" | "purged") => (status === "purged" ? "archived" : status);
 
 function restoreBook(sql: Statements): AdmissionBook<CallFacts> {
   return AdmissionBook.restore<CallFacts>({

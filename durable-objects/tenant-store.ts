@@ -1,6 +1,6 @@
-import type { PolicySnapshot } from "../src/core/policy";
-import type { Account, Change, Key, TenantFacts, TenantProfile } from "./changes";
+import { type PolicySnapshot, readPolicy } from "../src/core/policy";
 import type { Copy, WrappedKey } from "./ports";
+import type { Account, Change, Key, TenantFacts, TenantProfile } from "./tenant-facts";
 import type { AccountRow, KeyRow, Statements } from "./tenant-gate-statements";
 
 /**
@@ -20,7 +20,8 @@ export class TenantStore {
     this.#sql = sql;
     for (const row of sql.accounts()) this.#remember(accountOf(row));
     for (const row of sql.keys()) this.#rememberKey(keyOf(row));
-    this.#policy = parsed<PolicySnapshot>(sql.meta("policy"));
+    const policy = sql.meta("policy");
+    this.#policy = policy === undefined ? null : readPolicy(policy);
     this.#profile = parsed<TenantProfile>(sql.meta("profile"));
     this.#dataKey = parsed<WrappedKey>(sql.meta("data_key"));
   }
@@ -29,7 +30,8 @@ export class TenantStore {
     return this.#policy;
   }
   get facts(): TenantFacts {
-    return { policy: this.#policy, profile: this.#profile, accounts: this.#accounts, keys: this.#keys };
+    const isEmpty = this.#accounts.size === 0 && this.#keys.size === 0 && !this.#sql.hasJournal();
+    return { policy: this.#policy, profile: this.#profile, accounts: this.#accounts, keys: this.#keys, isEmpty };
   }
   get dataKey(): WrappedKey {
     if (!this.#dataKey) throw new TypeError("this tenant has no data key");
@@ -64,6 +66,19 @@ export class TenantStore {
     if (dataKey) this.#sql.putMeta("data_key", JSON.stringify(dataKey));
     this.#dataKey = dataKey ?? this.#dataKey;
     for (const copy of copies) this.#sql.putOutbox(JSON.stringify(copy));
+  }
+
+  /** Removes what was purged everywhere else; the caller is inside one transaction. */
+  forget(accounts: readonly Account[], keys: readonly Key[]): void {
+    for (const { id, hash } of keys) {
+      this.#keys.delete(id);
+      this.#keyIdByHash.delete(hash);
+      this.#sql.removeKey(id);
+    }
+    for (const { id } of accounts) {
+      this.#accounts.delete(id);
+      this.#sql.removeAccount(id);
+    }
   }
 
   #remember(account: Account): void {

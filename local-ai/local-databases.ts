@@ -1,9 +1,9 @@
-import d1Init from "../migrations/d1/0000_init.sql";
 import directoryInit from "../migrations/directory/0000_init.sql";
+import { MIGRATIONS } from "../src/data/migrations";
 
 /** Every migration file in order; a test compares the lists with the folders. */
 export const LOCAL_MIGRATIONS = {
-  DB: [{ name: "0000_init.sql", sql: d1Init }],
+  DB: MIGRATIONS,
   DIRECTORY: [{ name: "0000_init.sql", sql: directoryInit }],
 } as const;
 

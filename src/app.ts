@@ -1,12 +1,10 @@
 import { Hono, type MiddlewareHandler } from "hono";
 import { ApiError } from "./errors";
 import { toResponse } from "./http/errors";
-import type { Variables } from "./http/handler";
+import type { AppEnv as Env } from "./http/handler";
 import type { Route } from "./http/route";
 import type { Services } from "./services";
 import { newId } from "./tenancy/ids";
-
-type Env = { Variables: Variables };
 
 /** Reply headers that a browser's script may read. */
 const EXPOSED = [

@@ -1,8 +1,12 @@
 import { z } from "zod";
+import type { TenantDatabaseRpc } from "../durable-objects/tenant-database.messages";
+import { Databases } from "./data/databases";
+import { Directory } from "./data/directory";
 import { ModelCatalogue } from "./inference/catalogue";
 import productionModels from "./inference/models.json";
 import type { AiBinding } from "./inference/providers";
 import type { Region } from "./tenancy/context";
+import { objectsOf } from "./tenancy/gates";
 
 const has =
   (...methods: string[]) =>
@@ -12,6 +16,10 @@ const has =
     methods.every((method) => typeof (value as Record<string, unknown>)[method] === "function");
 
 const database = z.custom<D1Database>(has("prepare", "batch"), "needs a D1 binding");
+const hyperdrive = z
+  .custom<Hyperdrive>((value) => typeof (value as Hyperdrive | null)?.connectionString === "string")
+  .optional();
+const objects = z.custom<DurableObjectNamespace>(has("getByName"), "needs a Durable Object binding");
 const bucket = z.custom<R2Bucket>(has("put", "get"), "needs an R2 binding");
 
 /** `1:<base64 of 32 bytes>,2:…`: the highest version wraps, all of them unwrap. */
@@ -39,15 +47,25 @@ const Regions = z.string().transform((text, context): readonly Region[] => {
   return z.NEVER;
 });
 
-const Env = z.object({
+/** What may be kept nowhere but in {@link Databases}: no other file ever sees these bindings. */
+const DatabaseEnv = z.object({
+  /** Which kind of database is the system of record. */
+  DATABASE: z.enum(["d1", "postgres"]).default("d1"),
   DB: database,
   DB_EU: database.optional(),
   DB_US: database.optional(),
+  HYPERDRIVE: hyperdrive,
+  HYPERDRIVE_EU: hyperdrive,
+  HYPERDRIVE_US: hyperdrive,
+  TENANT_DATABASE: objects,
   DIRECTORY: database,
+});
+
+const Env = DatabaseEnv.extend({
   ARTIFACTS: bucket,
   ARTIFACTS_EU: bucket.optional(),
   ARTIFACTS_US: bucket.optional(),
-  TENANT_GATE: z.custom<DurableObjectNamespace>(has("getByName"), "needs a Durable Object binding"),
+  TENANT_GATE: objects,
   AI: z.custom<AiBinding>(has("run"), "needs the Workers AI binding").optional(),
   /** JSON, as text or as an object; the repository's own catalogue without it. */
   MODEL_CATALOGUE: z.unknown().optional(),
@@ -72,7 +90,12 @@ const Env = z.object({
   BINDING_MS: z.coerce.number().int().min(0).max(800).default(800),
 });
 
-export type Config = Omit<z.output<typeof Env>, "MODEL_CATALOGUE"> & { readonly catalogue: ModelCatalogue };
+type Parsed = z.output<typeof Env>;
+export type Config = Omit<Parsed, "MODEL_CATALOGUE" | keyof z.output<typeof DatabaseEnv>> & {
+  readonly catalogue: ModelCatalogue;
+  readonly databases: Databases;
+  readonly directory: Directory;
+};
 
 const parsed = new WeakMap<object, Config>(); // once per isolate, not once per request
 
@@ -88,21 +111,32 @@ export function configFrom(env: object): Config {
     const findings = result.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`);
     throw new TypeError(`configuration: ${findings.join("; ")}`);
   }
-  const { MODEL_CATALOGUE, ...rest } = result.data;
-  for (const region of rest.REGIONS) regionBindings(rest, region);
+  const { MODEL_CATALOGUE, DATABASE, DB, DB_EU, DB_US, HYPERDRIVE, HYPERDRIVE_EU, HYPERDRIVE_US, ...others } =
+    result.data;
+  const { TENANT_DATABASE, DIRECTORY, ...rest } = others;
+  const databases = new Databases(
+    {
+      kind: DATABASE,
+      d1: { global: DB, eu: DB_EU, us: DB_US },
+      postgres: { global: HYPERDRIVE, eu: HYPERDRIVE_EU, us: HYPERDRIVE_US },
+      silo: objectsOf<TenantDatabaseRpc>(TENANT_DATABASE, rest.JURISDICTIONS),
+    },
+    rest.REGIONS,
+  );
+  for (const region of rest.REGIONS) bucketOf(rest, region);
   const document = typeof MODEL_CATALOGUE === "string" ? JSON.parse(MODEL_CATALOGUE) : MODEL_CATALOGUE;
-  const config = { ...rest, catalogue: ModelCatalogue.parse(document ?? productionModels) };
+  const catalogue = ModelCatalogue.parse(document ?? productionModels);
+  const config = { ...rest, catalogue, databases, directory: new Directory(DIRECTORY) };
   parsed.set(env, config);
   return config;
 }
 
-/** The database and bucket that keep what belongs to tenants of `region`. */
-export function regionBindings(
-  config: Omit<Config, "catalogue">,
+/** The bucket that keeps what belongs to tenants of `region`. */
+export function bucketOf(
+  config: Pick<Config, "ARTIFACTS" | "ARTIFACTS_EU" | "ARTIFACTS_US">,
   region: Region,
-): { readonly database: D1Database; readonly bucket: R2Bucket } {
-  const database = { global: config.DB, eu: config.DB_EU, us: config.DB_US }[region];
+): R2Bucket {
   const bucket = { global: config.ARTIFACTS, eu: config.ARTIFACTS_EU, us: config.ARTIFACTS_US }[region];
-  if (!database || !bucket) throw new TypeError(`configuration: region ${region} has no database or bucket of its own`);
-  return { database, bucket };
+  if (!bucket) throw new TypeError(`configuration: region ${region} has no bucket of its own`);
+  return bucket;
 }

@@ -1,11 +1,14 @@
+import { tenantDatabase } from "../durable-objects/tenant-database";
 import { tenantGate } from "../durable-objects/tenant-gate";
 import { createApp } from "./app";
+import { MIGRATIONS } from "./data/migrations";
 import { ROUTES } from "./http/routes";
 import { gatePorts, servicesOf } from "./services";
 
 /** Entry of the Worker: wires ports, exports the Durable Objects. */
 export class TenantGate extends tenantGate(gatePorts) {}
+export class TenantDatabase extends tenantDatabase(MIGRATIONS) {}
 
 const app = createApp(ROUTES, servicesOf);
 
-export default { fetch: app.fetch } satisfies ExportedHandler;
+export default { fetch: (request, env, ctx) => app.fetch(request, env, ctx) } satisfies ExportedHandler<object>;

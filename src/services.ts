@@ -1,21 +1,22 @@
 import { createHash } from "node:crypto";
-import type { GatePorts } from "../durable-objects/ports";
-import { type Config, configFrom, regionBindings } from "./config";
-import { type ObjectAddress, objectName } from "./core/object-name";
+import type { GatePorts, ObjectHome } from "../durable-objects/ports";
+import { bucketOf, type Config, configFrom } from "./config";
+import { objectName } from "./core/object-name";
 import { copySink } from "./data/copies";
-import { Directory } from "./data/directory";
 import { ledger } from "./data/ledger";
 import { listSegment } from "./data/segments";
-import { TenantData } from "./data/tenant-data";
+import { purgeDeleted } from "./data/table-stores";
 import { providerFor } from "./inference/providers";
 import type { PipelinePorts } from "./pipeline/model-call";
 import { dataKeys } from "./storage/sealing";
 import { segmentStore } from "./storage/segments";
+import { purgeTenant } from "./stores";
 import { Authenticator } from "./tenancy/authenticate";
 import { registerBootstrapKey } from "./tenancy/bootstrap";
 import { assertMinted, type Region, type TenantContext } from "./tenancy/context";
 import { EndUserTokens } from "./tenancy/end-user-tokens";
-import { gatesOf } from "./tenancy/gates";
+import { type GateAt, objectsOf } from "./tenancy/gates";
+import { newId } from "./tenancy/ids";
 import { enterAsJob, enterPlatformAsJob } from "./tenancy/jobs";
 import type { TenancyPorts } from "./tenancy/ports";
 
@@ -33,8 +34,8 @@ export function servicesOf(env: object): Services {
   const known = built.get(env);
   if (known) return known;
   const config = configFrom(env);
-  const gateAt = gatesOf(config.TENANT_GATE, config.JURISDICTIONS);
-  const directory = new Directory(config.DIRECTORY);
+  const gateAt: GateAt = objectsOf(config.TENANT_GATE, config.JURISDICTIONS);
+  const { databases, directory } = config;
   const tokens = new EndUserTokens(config.TOKEN_SECRET);
   const bootstrap = (keyHash: string) => registerBootstrapKey(gateAt, config.BOOTSTRAP_ADMIN_KEY_HASH, keyHash);
   const authenticator = new Authenticator({ directory, gateAt, tokens, bootstrap, bindingMs: config.BINDING_MS });
@@ -46,8 +47,14 @@ export function servicesOf(env: object): Services {
     authenticator,
     tokens,
     gate,
-    data: (context) => dataOf(config, context),
+    data: (context) => databases.of(context),
     regions: config.REGIONS,
+    homes: {
+      offered: databases.offered,
+      async prepare(context, isolation) {
+        if (isolation === "bridge") await databases.schemaOf(context)?.create();
+      },
+    },
     pipeline: {
       catalogue: config.catalogue,
       gate,
@@ -56,15 +63,12 @@ export function servicesOf(env: object): Services {
     },
     ready: async () => {
       await directory.locateTenant("nobody");
-      await dataOf(config, enterPlatformAsJob("health")).answers();
+      await databases.of(enterPlatformAsJob("health")).answers();
     },
   };
   built.set(env, services);
   return services;
 }
-
-const dataOf = (config: Config, context: TenantContext) =>
-  new TenantData(context, regionBindings(config, context.region).database);
 
 const providerPorts = (config: Config) => ({
   ai: config.AI,
@@ -78,17 +82,26 @@ const providerPorts = (config: Config) => ({
 /** What a TenantGate is given of the world. */
 export function gatePorts(env: object): GatePorts {
   const config = configFrom(env);
-  const directory = new Directory(config.DIRECTORY);
-  const data = (tenant: ObjectAddress) => dataOf(config, enterAsJob(tenant, "gate"));
-  const platformData = () => dataOf(config, enterPlatformAsJob("gate"));
+  const { databases, directory } = config;
+  const context = (home: ObjectHome) => enterAsJob({ ...home, region: home.region as Region }, "gate");
+  const data = (home: ObjectHome) => databases.of(context(home));
+  const platformData = () => databases.of(enterPlatformAsJob("gate"));
   return {
     copies: copySink({ directory, data, platformData }),
     ledger: ledger({ data, platformData }),
     segments: segmentStore({
-      bucket: (tenant) => regionBindings(config, tenant.region as Region).bucket,
+      bucket: (tenant) => bucketOf(config, tenant.region as Region),
       manifest: (tenant, segment) => listSegment(data(tenant), objectName(tenant), segment, Date.now()),
     }),
     dataKeys: dataKeys(config.WRAPPING_KEYS),
+    purge: {
+      async deleted(home, deletedUntilMs, keyHashes) {
+        await purgeDeleted(data(home), deletedUntilMs);
+        await directory.removeKeys(keyHashes);
+      },
+      tenant: (home) => purgeTenant(env, context(home)),
+    },
+    newAuditId: () => newId("auditEvent"),
     sha256: (text) => createHash("sha256").update(text).digest("hex"),
   };
 }

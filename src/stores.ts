@@ -1,21 +1,20 @@
-import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
-import { type Config, configFrom, regionBindings } from "./config";
+import { bucketOf, type Config, configFrom } from "./config";
 import { objectName } from "./core/object-name";
-import { Directory } from "./data/directory";
-import { apiKey, auditLog, journalSegment, project, serviceAccount, usageRollup } from "./data/schema";
-import { columnIs, TenantData, type TenantTable } from "./data/tenant-data";
+import { tableStores } from "./data/table-stores";
 import { erasePrefix, listPrefix } from "./storage/prefix";
 import { journalPrefix } from "./storage/segments";
 import type { TenantContext } from "./tenancy/context";
-import { gatesOf } from "./tenancy/gates";
+import { type GateAt, objectsOf } from "./tenancy/gates";
 import { enterPlatformAsJob } from "./tenancy/jobs";
 
-export const STORE_REGISTRY_VERSION = 1;
+export const STORE_REGISTRY_VERSION = 2;
 
 /** A place where something of a tenant lies. Whoever adds a place adds it here, or a test fails. */
 export interface Store {
-  /** `table:…`, `directory:…`, `r2:<binding>/…` or `object:<class>`. */
+  /** `table:…`, `directory:…`, `schema:…`, `r2:<binding>/…` or `object:<class>`. */
   readonly name: string;
+  /** What is the operator's (its log, its ledger) tells of the tenant and outlives it until it is erased on demand. */
+  readonly owner: "tenant" | "operator";
   /** How many things of the tenant lie there, deleted ones included. */
   count(tenant: TenantContext): Promise<number>;
   /** Their names, at most `limit` of them. */
@@ -30,47 +29,49 @@ export interface Store {
  */
 export function storeRegistry(env: object): readonly Store[] {
   const config = configFrom(env);
+  const platform = () => enterPlatformAsJob("store registry");
   return [
-    ownRows(config, "api_key", apiKey, apiKey.id),
-    ownRows(config, "service_account", serviceAccount, serviceAccount.id),
-    ownRows(config, "journal_segment", journalSegment, journalSegment.objectKey),
-    rowsAbout(config, "project", project, project.id, project.id),
-    rowsAbout(config, "audit_log", auditLog, auditLog.projectId, auditLog.id),
-    rowsAbout(config, "usage_rollup", usageRollup, usageRollup.projectId, usageRollup.hourMs),
+    ...tableStores(config.databases, platform).map(({ table, ...store }) => ({ name: `table:${table}`, ...store })),
+    ...(config.databases.offered.includes("bridge") ? [tenantSchema(config)] : []),
+    databaseObject(config),
     ...directoryEntries(config),
     journalObjects(config),
     gateObject(config),
   ];
 }
 
-/** Rows that belong to the tenant itself. */
-function ownRows(config: Config, table: string, of: TenantTable, id: SQLiteColumn): Store {
-  const data = (tenant: TenantContext) =>
-    new TenantData(tenant, regionBindings(config, tenant.region).database).withDeleted();
+/** The schema of a tenant that has its own. */
+function tenantSchema({ databases }: Config): Store {
+  const names = async (tenant: TenantContext) =>
+    (await databases.schemaOf(tenant)?.exists()) ? [tenant.tenantId] : [];
   return {
-    name: `table:${table}`,
-    count: (tenant) => data(tenant).count(of),
-    list: (tenant, limit) => data(tenant).names(of, id, limit),
-    erase: (tenant) => data(tenant).erase(of),
+    name: "schema:bridge",
+    owner: "tenant",
+    count: async (tenant) => (await names(tenant)).length,
+    list: names,
+    erase: async (tenant) => void (await databases.schemaOf(tenant)?.drop()),
   };
 }
 
-/** Rows of the operator that are about the tenant. */
-function rowsAbout(config: Config, table: string, of: TenantTable, about: SQLiteColumn, id: SQLiteColumn): Store {
-  const platform = () => new TenantData(enterPlatformAsJob("store registry"), config.DB).withDeleted();
-  const where = (tenant: TenantContext) => columnIs(about, tenant.tenantId);
+/** The database of a tenant that has its own; of the others no object is made by asking. */
+function databaseObject({ databases }: Config): Store {
+  const count = async (tenant: TenantContext) =>
+    tenant.isolation === "silo" ? databases.objectOf(tenant).countRows() : 0;
   return {
-    name: `table:${table}`,
-    count: (tenant) => platform().count(of, where(tenant)),
-    list: (tenant, limit) => platform().names(of, id, limit, where(tenant)),
-    erase: (tenant) => platform().erase(of, where(tenant)),
+    name: "object:TenantDatabase",
+    owner: "tenant",
+    count,
+    list: async (tenant) => ((await count(tenant)) > 0 ? [objectName(tenant)] : []),
+    erase: async (tenant) => {
+      if (tenant.isolation === "silo") await databases.objectOf(tenant).erase();
+    },
   };
 }
 
-function directoryEntries(config: Config): Store[] {
-  const directory = new Directory(config.DIRECTORY);
+function directoryEntries({ directory }: Config): Store[] {
   return (["directory_key", "directory_tenant"] as const).map((table) => ({
     name: `directory:${table}`,
+    owner: "tenant",
     count: async ({ tenantId }) => (await directory.entriesOf(table, tenantId)).length,
     list: async ({ tenantId }, limit) => (await directory.entriesOf(table, tenantId)).slice(0, limit),
     erase: ({ tenantId }) => directory.eraseEntriesOf(table, tenantId),
@@ -78,9 +79,10 @@ function directoryEntries(config: Config): Store[] {
 }
 
 function journalObjects(config: Config): Store {
-  const bucket = (tenant: TenantContext) => regionBindings(config, tenant.region).bucket;
+  const bucket = (tenant: TenantContext) => bucketOf(config, tenant.region);
   return {
     name: "r2:ARTIFACTS/journal",
+    owner: "tenant",
     count: async (tenant) => (await listPrefix(bucket(tenant), journalPrefix(tenant))).length,
     list: async (tenant, limit) => (await listPrefix(bucket(tenant), journalPrefix(tenant))).slice(0, limit),
     erase: (tenant) => erasePrefix(bucket(tenant), journalPrefix(tenant)),
@@ -88,11 +90,21 @@ function journalObjects(config: Config): Store {
 }
 
 function gateObject(config: Config): Store {
-  const gateAt = gatesOf(config.TENANT_GATE, config.JURISDICTIONS);
+  const gateAt: GateAt = objectsOf(config.TENANT_GATE, config.JURISDICTIONS);
   return {
-    name: "object:TenantGate",
+    name: GATE_STORE,
+    owner: "tenant",
     count: (tenant) => gateAt(tenant).countRows(),
     list: async (tenant) => ((await gateAt(tenant).countRows()) > 0 ? [objectName(tenant)] : []),
     erase: (tenant) => gateAt(tenant).erase(),
   };
+}
+
+const GATE_STORE = "object:TenantGate";
+
+/** Removes for good what is the tenant's, but for its gate, which asks for this and goes last. */
+export async function purgeTenant(env: object, tenant: TenantContext): Promise<void> {
+  for (const store of storeRegistry(env)) {
+    if (store.owner === "tenant" && store.name !== GATE_STORE) await store.erase(tenant);
+  }
 }

@@ -84,6 +84,7 @@ function workerOptions(name: string, owner: string, bundle: "local" | "productio
     r2Buckets: { ARTIFACTS: "tests-artifacts" },
     durableObjects: {
       TENANT_GATE: object("TenantGate"),
+      TENANT_DATABASE: object("TenantDatabase"),
       ...(local ? { EMBEDDED_MODEL: object("EmbeddedModel") } : {}),
     },
     ...(local ? { serviceBindings: { AI: { name: owner, entrypoint: "LocalAI" } } } : {}),

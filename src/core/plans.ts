@@ -1,4 +1,4 @@
-import { POLICY_SCHEMA_VERSION, type PolicySnapshot } from "./policy";
+import { FIRST_VALUES, POLICY_SCHEMA_VERSION, type PolicySnapshot } from "./policy";
 
 /**
  * Plans as versioned configuration: the limits a tenant has until its operator changes them. Tokens are prompt and
@@ -24,6 +24,7 @@ export function firstPolicy(tenantId: string, region: string): PolicySnapshot {
     region,
     status: "active",
     plan: DEFAULT_PLAN,
+    ...FIRST_VALUES,
     limits: { inFlight, queueLength, models: {}, modelDefaults },
     allowedModels: null,
     contentLogging: "metadata",

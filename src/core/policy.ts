@@ -4,7 +4,12 @@
  */
 export const POLICY_SCHEMA_VERSION = 1;
 
-export type TenantStatus = "active" | "suspended" | "archived";
+/** `purged`: archived for good; its data is being removed and nothing brings it back. */
+export type TenantStatus = "active" | "suspended" | "archived" | "purged";
+
+/** Rows among those of other tenants, in a schema of one's own, or in a database of one's own. */
+export type Isolation = "pool" | "bridge" | "silo";
+export const ISOLATIONS = ["pool", "bridge", "silo"] as const satisfies readonly Isolation[];
 
 /** Limits of one model for one tenant. Whole numbers ≥ 0; 0 refuses everything. */
 export interface ModelLimits {
@@ -20,6 +25,9 @@ export interface PolicySnapshot {
   readonly region: string;
   readonly status: TenantStatus;
   readonly plan: string;
+  readonly isolation: Isolation;
+  /** How long deleted objects, and the tenant itself once archived, can be restored; then they are purged. */
+  readonly retentionDays: number;
   readonly limits: {
     /** Model calls of the tenant that may run at once; more wait in the queue. */
     readonly inFlight: number;
@@ -39,6 +47,13 @@ export interface PolicySnapshot {
   /** Version of the prices in force; null while nothing is priced. */
   readonly priceVersion: string | null;
 }
+
+/** A stored policy of any version up to this one; what an earlier one did not know has its first value. */
+export const readPolicy = (stored: string): PolicySnapshot => ({
+  ...FIRST_VALUES,
+  ...(JSON.parse(stored) as Omit<PolicySnapshot, keyof typeof FIRST_VALUES>),
+});
+export const FIRST_VALUES = { isolation: "pool", retentionDays: 30 } as const satisfies Partial<PolicySnapshot>;
 
 /** The limits of `model` (public name) under `policy`. */
 export function modelLimits(policy: PolicySnapshot, model: string): ModelLimits {

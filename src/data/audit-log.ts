@@ -1,7 +1,7 @@
-import { and, desc, eq, gt, gte, lt, lte, or, type SQL, sql } from "drizzle-orm";
+import { and, desc, eq, gt, gte, lt, lte, or, type SQL } from "drizzle-orm";
 import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
 import type { Page } from "./page";
-import { auditLog } from "./schema";
+import type { auditLog } from "./schema";
 import type { TenantData } from "./tenant-data";
 
 export type AuditRow = typeof auditLog.$inferSelect;
@@ -23,6 +23,9 @@ export interface AuditFilter {
  * @returns undefined when a cursor names no event
  */
 export async function readAuditLog(platform: TenantData, filter: AuditFilter): Promise<Page<AuditRow> | undefined> {
+  const { auditLog } = platform.tables;
+  const anyOf = (column: SQLiteColumn, values: readonly string[] | null) =>
+    values ? platform.anyOf(column, values) : undefined;
   const cursors: (SQL | undefined)[] = [];
   for (const [id, beyond] of [[filter.after, lt] as const, [filter.before, gt] as const]) {
     if (id === undefined) continue;
@@ -47,9 +50,4 @@ export async function readAuditLog(platform: TenantData, filter: AuditFilter): P
   const orderBy = [desc(auditLog.effectiveAtMs), desc(auditLog.id)];
   const rows = await platform.list(auditLog, { where, orderBy, limit: filter.limit + 1 });
   return { rows: rows.slice(0, filter.limit), hasMore: rows.length > filter.limit };
-}
-
-/** One JSON parameter: the statement's text stays the same for any number of values. */
-function anyOf(column: SQLiteColumn, values: readonly string[] | null): SQL | undefined {
-  return values ? sql`${column} in (select value from json_each(${JSON.stringify(values)}))` : undefined;
 }

@@ -1,8 +1,7 @@
-import type { Copy, CopySink } from "../../durable-objects/ports";
+import type { Copy, CopySink, ObjectHome } from "../../durable-objects/ports";
 import type { ObjectAddress } from "../core/object-name";
 import { PLATFORM_TENANT, type Region } from "../tenancy/context";
 import type { Directory } from "./directory";
-import { apiKey, auditLog, project, serviceAccount } from "./schema";
 import type { BoundStatement, TenantData } from "./tenant-data";
 
 /**
@@ -11,7 +10,7 @@ import type { BoundStatement, TenantData } from "./tenant-data";
  */
 export function copySink(stores: {
   readonly directory: Directory;
-  readonly data: (tenant: ObjectAddress) => TenantData;
+  readonly data: (tenant: ObjectHome) => TenantData;
   readonly platformData: () => TenantData;
 }): CopySink {
   return {
@@ -26,6 +25,7 @@ export function copySink(stores: {
 }
 
 function ownRow(data: TenantData, copy: Copy): BoundStatement[] {
+  const { apiKey, serviceAccount } = data.tables;
   switch (copy.of) {
     case "service_account": {
       const { of: _, ...row } = copy;
@@ -42,6 +42,7 @@ function ownRow(data: TenantData, copy: Copy): BoundStatement[] {
 }
 
 function platformRow(platform: TenantData, tenant: ObjectAddress, copy: Copy): BoundStatement[] {
+  const { auditLog, project } = platform.tables;
   switch (copy.of) {
     case "project": {
       if (tenant.tenantId === PLATFORM_TENANT) return []; // the operator is nobody's project

@@ -1,4 +1,4 @@
-import { eq } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import type { TenantLocation } from "../tenancy/context";
 import { directoryKey, directoryTenant } from "./directory-schema";
@@ -38,6 +38,12 @@ export class Directory {
   async eraseEntriesOf(table: "directory_key" | "directory_tenant", tenantId: string): Promise<void> {
     const of = table === "directory_key" ? directoryKey : directoryTenant;
     await this.#db.delete(of).where(eq(of.tenantId, tenantId));
+  }
+
+  /** Forgets keys that were purged. */
+  async removeKeys(keyHashes: readonly string[]): Promise<void> {
+    const hashes = JSON.stringify(keyHashes);
+    await this.#db.delete(directoryKey).where(sql`${directoryKey.keyHash} in (select value from json_each(${hashes}))`);
   }
 
   async putKey(keyHash: string, { tenantId, region, status }: Located): Promise<void> {

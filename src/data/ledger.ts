@@ -1,9 +1,8 @@
-import { and, asc, eq, gte, lt, type SQL, sql } from "drizzle-orm";
-import type { Ledger } from "../../durable-objects/ports";
+import { and, asc, eq, gte, lt } from "drizzle-orm";
+import type { Ledger, ObjectHome } from "../../durable-objects/ports";
 import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
-import { type ObjectAddress, objectName } from "../core/object-name";
+import { objectName } from "../core/object-name";
 import { lastUsedUpdates } from "./api-keys";
-import { usageRollup } from "./schema";
 import type { TenantData } from "./tenant-data";
 
 /** Statements of one D1 batch; its documented bound on queries of an invocation is 1,000. */
@@ -11,12 +10,13 @@ const BATCH_SIZE = 100;
 
 /** Writes a gate's hourly usage into the operator's ledger, and the last use of its keys into the tenant's rows. */
 export function ledger(stores: {
-  readonly data: (tenant: ObjectAddress) => TenantData;
+  readonly data: (tenant: ObjectHome) => TenantData;
   readonly platformData: () => TenantData;
 }): Ledger {
   return {
     async write(tenant, usage, lastUsedMs, nowMs) {
       const platform = stores.platformData();
+      const { usageRollup } = platform.tables;
       const rows = usage.map((hour) => {
         const { requests, inputTokens, cachedTokens, outputTokens, priceMicrodollars, costMicrodollars } = hour;
         const key = [
@@ -71,12 +71,9 @@ export const ROLLUP_READ_LIMIT = 50_000;
 
 /** The operator's ledger between two times, hours ascending. */
 export async function readRollups(platform: TenantData, filter: RollupFilter): Promise<ProjectUsage[]> {
+  const { usageRollup } = platform.tables;
   const hours = and(gte(usageRollup.hourMs, filter.fromMs), lt(usageRollup.hourMs, filter.toMs));
-  // One JSON parameter: the statement's text stays the same for any number of projects.
-  const ids = JSON.stringify(filter.projectIds);
-  const projects: SQL | undefined = filter.projectIds
-    ? sql`${usageRollup.projectId} in (select value from json_each(${ids}))`
-    : undefined;
+  const projects = filter.projectIds ? platform.anyOf(usageRollup.projectId, filter.projectIds) : undefined;
   const rows = await platform.list(usageRollup, {
     where: and(hours, eq(usageRollup.kind, filter.kind), projects),
     orderBy: [asc(usageRollup.hourMs)],

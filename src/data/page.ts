@@ -1,6 +1,6 @@
 import { and, asc, desc, eq, gt, lt, or, type SQL } from "drizzle-orm";
 import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
-import type { TenantData, TenantTable } from "./tenant-data";
+import type { ListOptions, TenantData, TenantTable } from "./tenant-data";
 
 type ListedTable = TenantTable & { id: SQLiteColumn; createdAtMs: SQLiteColumn };
 
@@ -22,9 +22,20 @@ export interface Page<T> {
 export async function readPage<T extends ListedTable>(
   data: TenantData,
   table: T,
-  { limit, after, order = "asc" }: PageRequest,
+  request: PageRequest,
   where?: SQL,
 ): Promise<Page<T["$inferSelect"]> | undefined> {
+  const options = await pageOptions(data, table, request, where);
+  return options && pageOf(await data.list(table, options), request);
+}
+
+/** How to ask for a page, one row more than it has; what else stands in a row is the caller's. */
+export async function pageOptions(
+  data: TenantData,
+  table: ListedTable,
+  { limit, after, order = "asc" }: PageRequest,
+  where?: SQL,
+): Promise<ListOptions | undefined> {
   const beyond = order === "asc" ? gt : lt;
   const direction = order === "asc" ? asc : desc;
   let from: SQL | undefined;
@@ -36,6 +47,10 @@ export async function readPage<T extends ListedTable>(
     from = or(beyond(table.createdAtMs, last.createdAtMs), sameTime);
   }
   const orderBy = [direction(table.createdAtMs), direction(table.id)];
-  const rows = await data.list(table, { where: and(where, from), orderBy, limit: limit + 1 });
-  return { rows: rows.slice(0, limit), hasMore: rows.length > limit };
+  return { where: and(where, from), orderBy, limit: limit + 1 };
 }
+
+export const pageOf = <T>(rows: readonly T[], { limit }: PageRequest): Page<T> => ({
+  rows: rows.slice(0, limit),
+  hasMore: rows.length > limit,
+});

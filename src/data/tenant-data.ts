@@ -1,44 +1,74 @@
-import { and, count, eq, isNull, type SQL, sql } from "drizzle-orm";
-import type { BatchItem } from "drizzle-orm/batch";
-import { type DrizzleD1Database, drizzle } from "drizzle-orm/d1";
-import type { SQLiteColumn, SQLiteTable } from "drizzle-orm/sqlite-core";
+import { and, count, eq, getTableName, isNotNull, isNull, lte, type SQL, sql } from "drizzle-orm";
+import type { SQLiteColumn, SQLiteTable, SQLiteUpdateSetSource } from "drizzle-orm/sqlite-core";
+import type { SqliteRemoteDatabase } from "drizzle-orm/sqlite-proxy";
 import { assertMinted, type TenantContext } from "../tenancy/context";
+import type { Database, Statement } from "./database";
+import type { Dialect, Tables, TenantTable } from "./dialect";
+import * as schema from "./schema";
+import { StatementGuard } from "./statement-guard";
 
-/** A table that this handle can serve: it names its tenant and can be deleted softly. */
-export type TenantTable = SQLiteTable & { tenantId: SQLiteColumn; deletedAtMs: SQLiteColumn };
+export type { TenantTable } from "./dialect";
 
 /** A row as its callers write it: the tenant is stamped here, never passed in. */
-type RowOf<T extends TenantTable> = Omit<T["$inferInsert"], "tenantId">;
+export type RowOf<T extends TenantTable> = Omit<T["$inferInsert"], "tenantId">;
 
-/** A statement that is already bound to its tenant; several go into one {@link TenantData.batch}. */
-export type BoundStatement = BatchItem<"sqlite"> & { readonly bound?: never };
+export interface ListOptions {
+  readonly where?: SQL | undefined;
+  readonly orderBy?: readonly SQL[];
+  readonly limit: number;
+}
+
+/** A write that is already bound to its tenant; several go into one {@link TenantData.batch}. */
+class Bound {
+  readonly #statement: Statement;
+  constructor(
+    readonly owner: string,
+    statement: Statement,
+  ) {
+    this.#statement = statement;
+  }
+  static statementOf(bound: Bound): Statement {
+    return bound.#statement;
+  }
+}
+export type BoundStatement = Bound; // the type leaves this module, the constructor does not
+
+const guard = new StatementGuard(Object.values(schema).map((table) => getTableName(table)));
 
 /**
  * One tenant's view of the system of record. Every statement it makes is filtered by, and stamped with, its tenant,
- * and sees no deleted row unless asked to. There is no other way to the database.
+ * and sees no deleted row unless asked to; a guard parses each distinct text and refuses one that is not. There is
+ * no other way to the database.
  */
 export class TenantData {
-  readonly #db: DrizzleD1Database;
-  readonly #tenantId: string;
+  readonly #context: TenantContext;
+  readonly #database: Database;
+  readonly #dialect: Dialect;
+  readonly #builder: SqliteRemoteDatabase;
   readonly #deletedToo: boolean;
 
-  constructor(context: TenantContext, database: D1Database, deletedToo = false) {
+  constructor(context: TenantContext, database: Database, dialect: Dialect, deletedToo = false) {
     assertMinted(context);
-    this.#db = drizzle(database);
-    this.#tenantId = context.tenantId;
+    this.#context = context;
+    this.#database = database;
+    this.#dialect = dialect;
     this.#deletedToo = deletedToo;
-    this.withDeleted = () => new TenantData(context, database, true);
+    this.#builder = dialect.builder((text, params) => this.#database.read(this.#guarded({ sql: text, params })));
+  }
+
+  /** The tables as this tenant's database has them; conditions must be made of these. */
+  get tables(): Tables {
+    return this.#dialect.tables;
   }
 
   /** The same view, soft-deleted rows included. */
-  readonly withDeleted: () => TenantData;
+  withDeleted(): TenantData {
+    return new TenantData(this.#context, this.#database, this.#dialect, true);
+  }
 
   /** Rows of the tenant that match `where`, at most `limit`. */
-  list<T extends TenantTable>(
-    table: T,
-    options: { readonly where?: SQL | undefined; readonly orderBy?: readonly SQL[]; readonly limit: number },
-  ): Promise<T["$inferSelect"][]> {
-    const query = this.#db
+  list<T extends TenantTable>(table: T, options: ListOptions): Promise<T["$inferSelect"][]> {
+    const query = this.#builder
       .select()
       .from(table as SQLiteTable)
       .where(this.#scope(table, options.where))
@@ -47,37 +77,31 @@ export class TenantData {
     return query as unknown as Promise<T["$inferSelect"][]>;
   }
 
+  /** Rows, each with the row of another table that it refers to by `on`; null where that is deleted or none. */
+  async listWith<T extends TenantTable, P extends TenantTable>(
+    table: T,
+    parent: P,
+    on: SQL,
+    options: ListOptions,
+  ): Promise<{ row: T["$inferSelect"]; parent: P["$inferSelect"] | null }[]> {
+    const query = this.#builder
+      .select({ row: table as SQLiteTable, parent: parent as SQLiteTable })
+      .from(table as SQLiteTable)
+      .leftJoin(parent as SQLiteTable, this.#scope(parent, on))
+      .where(this.#scope(table, options.where))
+      .orderBy(...(options.orderBy ?? []))
+      .limit(options.limit);
+    return query as unknown as Promise<{ row: T["$inferSelect"]; parent: P["$inferSelect"] | null }[]>;
+  }
+
   /** The row that matches, or undefined; a foreign row is no row. */
   async first<T extends TenantTable>(table: T, where: SQL): Promise<T["$inferSelect"] | undefined> {
     return (await this.list(table, { where, limit: 1 })).at(0);
   }
 
-  /** Writes a row, or replaces the columns of the one that has the same key. */
-  upsert<T extends TenantTable>(table: T, key: readonly SQLiteColumn[], row: RowOf<T>): BoundStatement {
-    const values = { ...row, tenantId: this.#tenantId } as T["$inferInsert"];
-    return this.#db
-      .insert(table as SQLiteTable)
-      .values(values)
-      .onConflictDoUpdate({ target: [table.tenantId, ...key], set: row as Record<string, unknown> }) as BoundStatement;
-  }
-
-  /** Changes the tenant's rows that match. */
-  update<T extends TenantTable>(table: T, set: Partial<RowOf<T>>, where: SQL): BoundStatement {
-    return this.#db
-      .update(table as SQLiteTable)
-      .set(set as Record<string, unknown>)
-      .where(this.#scope(table, where)) as BoundStatement;
-  }
-
-  /** Runs the statements as one transaction: all of them or none. */
-  async batch(statements: readonly BoundStatement[]): Promise<void> {
-    const [first, ...rest] = statements;
-    if (first) await this.#db.batch([first, ...rest]);
-  }
-
   /** How many rows of the tenant match. */
   async count(table: TenantTable, where?: SQL): Promise<number> {
-    const rows = await this.#db
+    const rows = await this.#builder
       .select({ rows: count() })
       .from(table as SQLiteTable)
       .where(this.#scope(table, where));
@@ -86,7 +110,7 @@ export class TenantData {
 
   /** One column of the rows that match, as text. */
   async names(table: TenantTable, column: SQLiteColumn, limit: number, where?: SQL): Promise<string[]> {
-    const rows = await this.#db
+    const rows = await this.#builder
       .select({ name: column })
       .from(table as SQLiteTable)
       .where(this.#scope(table, where))
@@ -94,21 +118,85 @@ export class TenantData {
     return rows.map(({ name }) => String(name));
   }
 
-  /** Removes rows for good, not softly. For the end of a tenant alone. */
-  async erase(table: TenantTable, where?: SQL): Promise<void> {
-    await this.#db.delete(table as SQLiteTable).where(this.#scope(table, where));
+  /** `column` is one of `values`. */
+  anyOf(column: SQLiteColumn, values: readonly string[]): SQL {
+    return this.#dialect.anyOf(column, values);
+  }
+
+  /** Writes a new row; the batch fails where its key is taken, by a deleted row too. */
+  insert<T extends TenantTable>(table: T, row: RowOf<T>): BoundStatement {
+    return this.#bound(this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row)));
+  }
+
+  /** Writes a row, or replaces the columns of the one that has the same key. */
+  upsert<T extends TenantTable>(table: T, key: readonly SQLiteColumn[], row: RowOf<T>): BoundStatement {
+    const insert = this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row));
+    const set = row as SQLiteUpdateSetSource<SQLiteTable>;
+    return this.#bound(insert.onConflictDoUpdate({ target: [table.tenantId, ...key], set }));
+  }
+
+  /** Changes the tenant's rows that match. */
+  update<T extends TenantTable>(table: T, set: Partial<RowOf<T>>, where: SQL): BoundStatement {
+    const query = this.#builder.update(table as SQLiteTable).set(set as SQLiteUpdateSetSource<SQLiteTable>);
+    return this.#bound(query.where(this.#scope(table, where)));
+  }
+
+  /** Deletes the rows that match, softly: from now on nobody sees them unless asked to. */
+  remove(table: TenantTable, where: SQL, nowMs: number): BoundStatement {
+    return this.update(table, { deletedAtMs: nowMs, updatedAtMs: nowMs } as Partial<RowOf<TenantTable>>, where);
+  }
+
+  /** Brings back deleted rows that match; `deletedAtMs` in `where` keeps those that were deleted for another reason. */
+  restore(table: TenantTable, where: SQL, nowMs: number): BoundStatement {
+    const set = { deletedAtMs: null, updatedAtMs: nowMs } as Partial<RowOf<TenantTable>>;
+    return this.withDeleted().update(table, set, and(isNotNull(table.deletedAtMs), where) as SQL);
+  }
+
+  /** Removes for good what was deleted softly at or before that time. */
+  purge(table: TenantTable, deletedUntilMs: number): BoundStatement {
+    return this.withDeleted().#delete(table, lte(table.deletedAtMs, deletedUntilMs));
+  }
+
+  /** Removes rows for good, deleted ones included. For the end of a tenant alone. */
+  erase(table: TenantTable, where?: SQL): BoundStatement {
+    return this.withDeleted().#delete(table, where);
+  }
+
+  /**
+   * Runs the statements as one transaction: all of them or none.
+   * @returns the number of rows that each changed
+   */
+  async batch(statements: readonly BoundStatement[]): Promise<number[]> {
+    if (statements.length === 0) return [];
+    const { tenantId } = this.#context;
+    if (statements.some(({ owner }) => owner !== tenantId)) throw new TypeError("a statement of another tenant");
+    return this.#database.write(statements.map(Bound.statementOf));
   }
 
   /** Settles when the database answers. */
   async answers(): Promise<void> {
-    await this.#db.run(sql`select 1`);
+    await this.count(this.tables.project, sql`1 = 0`);
+  }
+
+  #delete(table: TenantTable, where: SQL | undefined): BoundStatement {
+    return this.#bound(this.#builder.delete(table as SQLiteTable).where(this.#scope(table, where)));
   }
 
   #scope(table: TenantTable, where: SQL | undefined): SQL | undefined {
-    const own = eq(table.tenantId, this.#tenantId);
+    const own = eq(table.tenantId, this.#context.tenantId);
     return and(own, this.#deletedToo ? undefined : isNull(table.deletedAtMs), where);
   }
-}
 
-/** A condition for those who may not know the query language. */
-export const columnIs = (column: SQLiteColumn, value: string): SQL => eq(column, value);
+  #stamped<T extends TenantTable>(_: T, row: RowOf<T>): T["$inferInsert"] {
+    return { ...row, tenantId: this.#context.tenantId } as T["$inferInsert"];
+  }
+
+  #bound(query: { toSQL(): Statement }): BoundStatement {
+    return new Bound(this.#context.tenantId, this.#guarded(query.toSQL()));
+  }
+
+  #guarded(statement: Statement): Statement {
+    guard.assertScoped(statement, this.#context.tenantId, this.#deletedToo);
+    return statement;
+  }
+}

@@ -1,8 +1,7 @@
 import { z } from "zod";
-import { type ApiKeyRow, listApiKeys, retrieveApiKey, revokeApiKey } from "../tenancy/api-keys";
+import { listOwnedApiKeys, type OwnedApiKey, retrieveOwnedApiKey, revokeApiKey } from "../tenancy/api-keys";
 import type { TenantContext } from "../tenancy/context";
 import { enterProject } from "../tenancy/projects";
-import { retrieveServiceAccount, type ServiceAccountRow } from "../tenancy/service-accounts";
 import type { AppContext, Handler } from "./handler";
 import { listToWire, pageQuery, seconds, secondsOrNull } from "./lists";
 import { parseQuery } from "./parse";
@@ -17,28 +16,18 @@ export const getProjectApiKeys: Handler = async (c) => {
   const { limit, after, owner_project_access } = parseQuery(ListQuery, c.req.url);
   const tenant = await enter(c);
   if (owner_project_access === "inactive") return c.json(listToWire({ rows: [], hasMore: false }, keyToWire));
-  const page = await listApiKeys(c.var.services, tenant, { limit, after });
-  const owners = new Map<string, ServiceAccountRow>();
-  for (const id of new Set(page.rows.map((row) => row.serviceAccountId ?? ""))) {
-    owners.set(id, await retrieveServiceAccount(c.var.services, tenant, id));
-  }
-  const rows = page.rows.map((row) => ({ row, owner: owners.get(row.serviceAccountId ?? "") }));
-  return c.json(listToWire({ rows, hasMore: page.hasMore }, keyToWire));
+  return c.json(listToWire(await listOwnedApiKeys(c.var.services, tenant, { limit, after }), keyToWire));
 };
 
-export const getProjectApiKey: Handler = async (c) => {
-  const tenant = await enter(c);
-  const row = await retrieveApiKey(c.var.services, tenant, keyId(c));
-  const owner = await retrieveServiceAccount(c.var.services, tenant, row.serviceAccountId ?? "");
-  return c.json(keyToWire({ row, owner }));
-};
+export const getProjectApiKey: Handler = async (c) =>
+  c.json(keyToWire(await retrieveOwnedApiKey(c.var.services, await enter(c), keyId(c))));
 
 export const removeProjectApiKey: Handler = async (c) => {
   await revokeApiKey(c.var.services, await enter(c), keyId(c));
   return c.json({ object: "organization.project.api_key.deleted", id: keyId(c), deleted: true });
 };
 
-const keyToWire = ({ row, owner }: { readonly row: ApiKeyRow; readonly owner: ServiceAccountRow | undefined }) => ({
+const keyToWire = ({ row, owner }: OwnedApiKey) => ({
   object: "organization.project.api_key" as const,
   id: row.id,
   name: row.name,

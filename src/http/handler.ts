@@ -13,5 +13,7 @@ export interface Variables {
   readonly tenant: TenantContext;
   readonly policy: PolicySnapshot;
 }
-export type AppContext = Context<{ Variables: Variables }>;
+/** `env` has nothing in it for a handler: a binding that is read there does not compile. */
+export type AppEnv = { Variables: Variables; Bindings: Readonly<Record<never, never>> };
+export type AppContext = Context<AppEnv>;
 export type Handler = (c: AppContext) => Response | Promise<Response>;

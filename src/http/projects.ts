@@ -5,6 +5,7 @@ import {
   listProjects,
   modifyProject,
   type ProjectRow,
+  restoreProject,
   retrieveProject,
 } from "../tenancy/projects";
 import type { AppContext, Handler } from "./handler";
@@ -61,6 +62,9 @@ export const postModifyProject: Handler = async (c) => {
 
 export const postArchiveProject: Handler = async (c) =>
   c.json(projectToWire(await archiveProject(c.var.services, c.var.tenant, projectId(c))));
+
+export const postRestoreProject: Handler = async (c) =>
+  c.json(projectToWire(await restoreProject(c.var.services, c.var.tenant, projectId(c))));
 
 const projectToWire = (row: ProjectRow) => ({
   id: row.id,

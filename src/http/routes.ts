@@ -8,9 +8,18 @@ import { createEmbedding } from "./embeddings";
 import { postEndUserToken } from "./end-user-tokens";
 import type { Handler } from "./handler";
 import { getHealth } from "./health";
+import { getIsolation, postIsolation } from "./isolation";
 import { getModel, listModels } from "./models";
-import { getProject, getProjects, postArchiveProject, postModifyProject, postProject } from "./projects";
+import {
+  getProject,
+  getProjects,
+  postArchiveProject,
+  postModifyProject,
+  postProject,
+  postRestoreProject,
+} from "./projects";
 import { getRateLimits, postRateLimit } from "./rate-limits";
+import { getRetention, postRetention } from "./retention";
 import type { Route } from "./route";
 import {
   getServiceAccount,
@@ -43,6 +52,7 @@ const inference = (path: string, handler: Handler): Route => ({
 });
 
 const PROJECT = "/v1/organization/projects/:project_id";
+const SETTINGS = "/v1/tenantry/projects/:project_id";
 const ACCOUNT = `${PROJECT}/service_accounts/:service_account_id`;
 
 /** Every route there is: who may call it and what it passes. The one list that the application and its tests walk. */
@@ -80,4 +90,10 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", "/v1/organization/audit_logs", getAuditLogs),
   control("admin", "GET", "/v1/organization/usage/completions", getCompletionsUsage),
   control("admin", "GET", "/v1/organization/usage/embeddings", getEmbeddingsUsage),
+
+  control("admin", "POST", `${SETTINGS}/restore`, postRestoreProject),
+  control("admin", "GET", `${SETTINGS}/isolation`, getIsolation),
+  control("admin", "POST", `${SETTINGS}/isolation`, postIsolation),
+  control("admin", "GET", `${SETTINGS}/retention`, getRetention),
+  control("admin", "POST", `${SETTINGS}/retention`, postRetention),
 ];

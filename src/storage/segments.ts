@@ -1,4 +1,4 @@
-import type { SegmentStore } from "../../durable-objects/ports";
+import type { ObjectHome, SegmentStore } from "../../durable-objects/ports";
 import { type ObjectAddress, objectName } from "../core/object-name";
 
 /** The R2 prefix under which a tenant's sealed journal lies. Version 1. */
@@ -10,7 +10,7 @@ export const journalPrefix = (tenant: ObjectAddress): string => `${objectName(te
  */
 export function segmentStore(stores: {
   readonly bucket: (tenant: ObjectAddress) => R2Bucket;
-  readonly manifest: (tenant: ObjectAddress, segment: Parameters<SegmentStore["put"]>[1]) => Promise<void>;
+  readonly manifest: (tenant: ObjectHome, segment: Parameters<SegmentStore["put"]>[1]) => Promise<void>;
 }): SegmentStore {
   return {
     async put(tenant, segment, sealed) {

@@ -1,4 +1,11 @@
-import { type ApiKeyRow, findApiKey, pageOfApiKeys } from "../data/api-keys";
+import {
+  type ApiKeyRow,
+  findApiKey,
+  findOwnedApiKey,
+  type OwnedApiKey,
+  pageOfApiKeys,
+  pageOfOwnedApiKeys,
+} from "../data/api-keys";
 import type { Page, PageRequest } from "../data/page";
 import { ApiError } from "../errors";
 import type { Scope, TenantContext } from "./context";
@@ -8,7 +15,7 @@ import { generateKey, hashKey, type KeyKind, redactKey } from "./keys";
 import type { TenancyPorts } from "./ports";
 import { unknownCursor } from "./projects";
 
-export type { ApiKeyRow } from "../data/api-keys";
+export type { ApiKeyRow, OwnedApiKey } from "../data/api-keys";
 
 /** A new key: `value` is shown once and kept nowhere. */
 export interface IssuedKey {
@@ -55,8 +62,24 @@ async function issue(
 
 export async function retrieveApiKey(ports: TenancyPorts, owner: TenantContext, id: string): Promise<ApiKeyRow> {
   const row = await findApiKey(ports.data(owner), id);
-  if (!row) throw new ApiError("not_found", `No API key found with id '${id}'.`, { param: "api_key_id" });
-  return row;
+  return row ?? keyNotFound(id);
+}
+
+/** The key with its service account. */
+export async function retrieveOwnedApiKey(ports: TenancyPorts, owner: TenantContext, id: string): Promise<OwnedApiKey> {
+  return (await findOwnedApiKey(ports.data(owner), id)) ?? keyNotFound(id);
+}
+
+function keyNotFound(id: string): never {
+  throw new ApiError("not_found", `No API key found with id '${id}'.`, { param: "api_key_id" });
+}
+
+export async function listOwnedApiKeys(
+  ports: TenancyPorts,
+  owner: TenantContext,
+  page: PageRequest,
+): Promise<Page<OwnedApiKey>> {
+  return (await pageOfOwnedApiKeys(ports.data(owner), page)) ?? unknownCursor();
 }
 
 export async function listApiKeys(
@@ -65,6 +88,12 @@ export async function listApiKeys(
   page: PageRequest,
 ): Promise<Page<ApiKeyRow>> {
   return (await pageOfApiKeys(ports.data(owner), page)) ?? unknownCursor();
+}
+
+/** Brings back a deleted key whose account is alive. */
+export async function restoreApiKey(ports: TenancyPorts, owner: TenantContext, id: string): Promise<ApiKeyRow> {
+  await changeTenant(ports.gate(owner), owner, { type: "restore_key", id });
+  return retrieveApiKey(ports, owner, id);
 }
 
 /** Revokes a key: within a second it is refused everywhere. */

@@ -11,6 +11,7 @@ import {
   SCOPES,
   type Scope,
   type TenantContext,
+  type TenantHome,
   type TenantLocation,
 } from "./context";
 import type { EndUserClaims, EndUserTokens } from "./end-user-tokens";
@@ -71,23 +72,26 @@ export class Authenticator {
         : { type: "api_key", keyId: key.id, serviceAccountId: key.serviceAccountId };
     const scopes = SCOPES.filter((known) => key.scopes.includes(known));
     assertScope(scopes, scope);
-    return { context: mint(location, actor, scopes), policy };
+    return { context: mint(homeOf(location, policy), actor, scopes), policy };
   }
 
-  /** The operator enters one of its tenants. @returns undefined for an id that does not exist */
+  /** The operator enters one of its tenants. @returns undefined for an id that does not exist, or no longer does */
   async enterTenant(operator: TenantContext, tenantId: string): Promise<TenantContext | undefined> {
     if (operator.tenantId !== PLATFORM_TENANT || operator.actor.type !== "admin_key") {
       throw new TypeError("only the operator enters other tenants");
     }
     if (!/^proj_[A-Za-z0-9_-]{1,64}$/.test(tenantId)) return undefined;
     const location = await this.#remembered(`tenant ${tenantId}`, () => this.options.directory.locateTenant(tenantId));
-    return location && mint(location, operator.actor, ["admin"]);
+    if (!location) return undefined;
+    const policy = await askGate(() => this.options.gateAt(location).policy(), "storage_unavailable");
+    if (!policy || policy.status === "purged") return undefined;
+    return mint(homeOf(location, policy), operator.actor, ["admin"]);
   }
 
   /** A tenant that is being created: its home is decided, its gate does not know it yet. */
   foundTenant(operator: TenantContext, location: TenantLocation): TenantContext {
     if (operator.actor.type !== "admin_key") throw new TypeError("only the operator founds tenants");
-    return mint(location, operator.actor, ["admin"]);
+    return mint({ ...location, isolation: "pool" }, operator.actor, ["admin"]);
   }
 
   async #endUser(request: Request, token: string, scope: Scope): Promise<Authenticated> {
@@ -103,7 +107,7 @@ export class Authenticator {
     assertOrigin(request, claims);
     const { keyId, subject, models, requestsPerMinute } = claims;
     const actor: Actor = { type: "end_user", keyId, subject, models, requestsPerMinute };
-    return { context: mint(location, actor, ["data"]), policy: bound.policy };
+    return { context: mint(homeOf(location, bound.policy), actor, ["data"]), policy: bound.policy };
   }
 
   async #locate(keyHash: string): Promise<TenantLocation> {
@@ -157,6 +161,8 @@ export class Authenticator {
     return { key: reply.key, policy: inForce };
   }
 }
+
+const homeOf = (location: TenantLocation, { isolation }: PolicySnapshot): TenantHome => ({ ...location, isolation });
 
 /** Also what the pipeline says when the gate refuses at admission. */
 export function tenantRefused(reason: "unknown_key" | "archived" | "suspended"): ApiError {

@@ -2,6 +2,8 @@
  * The tenant as a type that nobody else can make. Everyone may import the types and `assertMinted`; only
  * `authenticate.ts` and `jobs.ts` beside this file may import `mint` (a lint wall holds that).
  */
+import type { Isolation } from "../core/policy";
+
 declare const brand: unique symbol;
 
 /** A server-made id `proj_…`, or the reserved `platform`, the operator's own tenant. */
@@ -9,6 +11,8 @@ export type TenantId = string & { readonly [brand]: "TenantId" };
 
 /** Where a tenant's objects live; part of every object name. */
 export type Region = "global" | "eu" | "us";
+
+export type { Isolation } from "../core/policy";
 
 /** The reserved tenant that owns the operator's keys, the list of projects and the organization-wide ledger. */
 export const PLATFORM_TENANT = "platform";
@@ -35,18 +39,26 @@ export interface TenantLocation {
   readonly region: Region;
 }
 
+/** Where a tenant's rows are: what its gate says beside what the directory knows. */
+export interface TenantHome extends TenantLocation {
+  readonly isolation: Isolation;
+}
+
 class Context {
   readonly #minted = true; // makes the type nominal: no object literal and no single `as` can imitate it
   readonly tenantId: TenantId;
   readonly region: Region;
+  /** Whether its rows lie among those of others, in a schema of its own, or in a database of its own. */
+  readonly isolation: Isolation;
 
   constructor(
-    location: TenantLocation,
+    home: TenantHome,
     readonly actor: Actor,
     readonly scopes: readonly Scope[],
   ) {
-    this.tenantId = location.tenantId as TenantId;
-    this.region = location.region;
+    this.tenantId = home.tenantId as TenantId;
+    this.region = home.region;
+    this.isolation = home.isolation;
     Object.freeze(this);
   }
 
@@ -58,8 +70,8 @@ class Context {
 export type TenantContext = Context; // the type leaves this module, the constructor does not
 
 /** Binds a located tenant to whoever acts for it. Callers have proven both. */
-export function mint(location: TenantLocation, actor: Actor, scopes: readonly Scope[]): TenantContext {
-  return new Context(location, actor, Object.freeze([...scopes]));
+export function mint(home: TenantHome, actor: Actor, scopes: readonly Scope[]): TenantContext {
+  return new Context(home, actor, Object.freeze([...scopes]));
 }
 
 /** First line of every door to storage: a cast can fool the compiler, not this. */

@@ -8,17 +8,21 @@ import { newId } from "./ids";
 export type GateAt = (location: TenantLocation) => TenantGateRpc;
 
 /**
- * The jurisdiction seam: the region is always part of the object's name, and where the runtime knows jurisdictions
- * it also picks the namespace. The local runtime knows none (`docs/production-differences.md`).
+ * The jurisdiction seam for a tenant's own objects of any class: the region is always part of the object's name, and
+ * where the runtime knows jurisdictions it also picks the namespace. The local runtime knows none
+ * (`docs/production-differences.md`).
  */
-export function gatesOf(namespace: DurableObjectNamespace, jurisdictions: "on" | "off"): GateAt {
+export function objectsOf<Rpc>(
+  namespace: DurableObjectNamespace,
+  jurisdictions: "on" | "off",
+): (location: TenantLocation) => Rpc {
   return (location) => {
     const { region } = location;
     const home =
       jurisdictions === "on" && region !== "global"
         ? namespace.jurisdiction(region as DurableObjectJurisdiction)
         : namespace;
-    return home.getByName(objectName(location)) as unknown as TenantGateRpc;
+    return home.getByName(objectName(location)) as unknown as Rpc;
   };
 }
 
@@ -75,5 +79,11 @@ export async function changeTenant(
       throw new ApiError("project_archived", "This project is archived and cannot be changed.");
     case "exists":
       throw new ApiError("conflict", "An object with this id exists already.");
+    case "not_empty":
+      throw new ApiError("conflict", "This project already has accounts or keys; its isolation can no longer be set.");
+    case "not_deleted":
+      throw new ApiError("conflict", "There is nothing to restore: this object is not deleted.");
+    case "parent_deleted":
+      throw new ApiError("conflict", "The service account of this key is deleted. Restore the account first.");
   }
 }

@@ -65,6 +65,13 @@ export async function archiveProject(ports: TenancyPorts, operator: TenantContex
   return retrieveProject(ports, operator, id);
 }
 
+/** Brings back an archived tenant with everything it had. @throws ApiError 404 once its retention window has ended */
+export async function restoreProject(ports: TenancyPorts, operator: TenantContext, id: string): Promise<ProjectRow> {
+  const tenant = await enterProject(ports, operator, id);
+  await changeTenant(ports.gate(tenant), tenant, { type: "restore_tenant" });
+  return retrieveProject(ports, operator, id);
+}
+
 /** What every list says of an `after` that names nothing of this tenant. */
 export function unknownCursor(): never {
   throw new ApiError("invalid_value", "'after' names nothing in this list.", { param: "after" });

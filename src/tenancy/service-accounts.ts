@@ -50,6 +50,16 @@ export async function modifyServiceAccount(
   return retrieveServiceAccount(ports, tenant, id);
 }
 
+/** Brings back a deleted account, and the keys that were deleted with it. */
+export async function restoreServiceAccount(
+  ports: TenancyPorts,
+  tenant: TenantContext,
+  id: string,
+): Promise<ServiceAccountRow> {
+  await changeTenant(ports.gate(tenant), tenant, { type: "restore_service_account", id });
+  return retrieveServiceAccount(ports, tenant, id);
+}
+
 /** Deletes the account and revokes its keys. */
 export async function deleteServiceAccount(ports: TenancyPorts, tenant: TenantContext, id: string): Promise<void> {
   await retrieveServiceAccount(ports, tenant, id);

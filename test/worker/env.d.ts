@@ -1,4 +1,4 @@
-import type { TenantGate } from "../../src/index";
+import type { TenantDatabase, TenantGate } from "../../src/index";
 
 declare global {
   namespace Cloudflare {
@@ -7,6 +7,7 @@ declare global {
       readonly DIRECTORY: D1Database;
       readonly ARTIFACTS: R2Bucket;
       readonly TENANT_GATE: DurableObjectNamespace<TenantGate>;
+      readonly TENANT_DATABASE: DurableObjectNamespace<TenantDatabase>;
       readonly TEST_MIGRATIONS: D1Migration[];
       readonly TEST_DIRECTORY_MIGRATIONS: D1Migration[];
     }

@@ -26,7 +26,7 @@ async function busyTenant() {
     state.storage.sql.exec("update journal set at_ms = at_ms - 90000000");
     state.storage.sql.exec("update due set due_at = 1");
   });
-  return { ...fresh, tenant: enterAsJob({ tenantId: fresh.tenantId, region: "global" }, "test") };
+  return { ...fresh, tenant: enterAsJob({ tenantId: fresh.tenantId, region: "global", isolation: "pool" }, "test") };
 }
 
 describe("the store registry", () => {

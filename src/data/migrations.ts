@@ -1,0 +1,5 @@
+import init from "../../migrations/d1/0000_init.sql";
+
+/** Every migration of the shared SQLite schema, in order: D1 has them at deploy time, a tenant's own database at its
+ * first call. A test compares the list with the folder. */
+export const MIGRATIONS = [{ name: "0000_init.sql", sql: init }] as const;

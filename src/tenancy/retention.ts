@@ -1,0 +1,24 @@
+import type { TenantContext } from "./context";
+import { askGate, changeTenant } from "./gates";
+import type { TenancyPorts } from "./ports";
+import { enterProject, projectNotFound } from "./projects";
+
+/** For how many days what is deleted can be restored, the tenant itself included; then it is purged. */
+export async function retrieveRetention(ports: TenancyPorts, operator: TenantContext, id: string): Promise<number> {
+  const gate = ports.gate(await enterProject(ports, operator, id));
+  const policy = await askGate(() => gate.policy(), "storage_unavailable");
+  if (!policy) throw projectNotFound(id);
+  return policy.retentionDays;
+}
+
+/** Changes it, for what is deleted already too. @throws ApiError 403 when the project is archived */
+export async function setRetention(
+  ports: TenancyPorts,
+  operator: TenantContext,
+  id: string,
+  retentionDays: number,
+): Promise<number> {
+  const tenant = await enterProject(ports, operator, id);
+  const changed = await changeTenant(ports.gate(tenant), tenant, { type: "set_retention", retentionDays });
+  return changed.policy.retentionDays;
+}
