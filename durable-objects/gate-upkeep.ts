@@ -24,6 +24,7 @@ export class GateUpkeep {
   readonly #running = new Map<UpkeepKind, Promise<void>>();
   #alarmAtMs: number | undefined;
   #tailRows: number;
+  #isStopped = false;
 
   constructor(storage: DurableObjectStorage, sql: Statements, work: Readonly<Record<UpkeepKind, () => Promise<void>>>) {
     this.#storage = storage;
@@ -68,8 +69,14 @@ export class GateUpkeep {
     this.#schedule();
   }
 
+  /** The object is being erased: nothing is due any more, and nothing is written. */
+  stop(): void {
+    this.#isStopped = true;
+  }
+
   /** Writes the calendar's changes; the caller is inside one transaction. */
   save(): void {
+    if (this.#isStopped) return;
     const { upsert, remove } = this.#due.takeDirty();
     for (const row of upsert) this.#sql.putDue(row.kind, row.id, row.dueAtMs, row.attempt);
     for (const row of remove) this.#sql.removeDue(row.kind, row.id);
@@ -100,7 +107,7 @@ export class GateUpkeep {
 
   #schedule(): void {
     const nextMs = this.#due.nextDueMs();
-    if (nextMs === undefined || (this.#alarmAtMs !== undefined && this.#alarmAtMs <= nextMs)) return;
+    if (this.#isStopped || nextMs === undefined || (this.#alarmAtMs !== undefined && this.#alarmAtMs <= nextMs)) return;
     this.#alarmAtMs = nextMs;
     void this.#storage.setAlarm(nextMs);
   }

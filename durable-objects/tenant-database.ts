@@ -19,13 +19,7 @@ const TENANT_TABLES = `select name from sqlite_master where type = 'table' and n
  */
 export const tenantDatabase = (migrations: readonly Migration[]) =>
   class TenantDatabase extends DurableObject<object> implements TenantDatabaseRpc {
-    readonly #sql: SqlStorage;
-
-    constructor(ctx: DurableObjectState, env: object) {
-      super(ctx, env);
-      this.#sql = ctx.storage.sql;
-      ctx.storage.transactionSync(() => migrate(this.#sql, migrations));
-    }
+    #isUpToDate = false;
 
     async read(raw: unknown): Promise<unknown[][]> {
       const { sql, params } = SqlStatement.parse(raw);
@@ -34,26 +28,35 @@ export const tenantDatabase = (migrations: readonly Migration[]) =>
 
     async write(raw: unknown): Promise<number[]> {
       const statements = SqlStatements.parse(raw);
+      const sql = this.#sql;
       return this.ctx.storage.transactionSync(() =>
-        statements.map(({ sql, params }) => {
-          this.#sql.exec(sql, ...bound(params)).toArray();
-          return this.#sql.exec<{ n: number }>("select changes() as n").one().n;
+        statements.map((statement) => {
+          sql.exec(statement.sql, ...bound(statement.params)).toArray();
+          return sql.exec<{ n: number }>("select changes() as n").one().n;
         }),
       );
     }
 
     async countRows(): Promise<number> {
-      const tables = this.#sql.exec<{ name: string }>(TENANT_TABLES).toArray();
+      const sql = this.#sql;
+      const tables = sql.exec<{ name: string }>(TENANT_TABLES).toArray();
       return tables.reduce(
-        (sum, { name }) => sum + this.#sql.exec<{ n: number }>(`select count(*) as n from "${name}"`).one().n,
+        (sum, { name }) => sum + sql.exec<{ n: number }>(`select count(*) as n from "${name}"`).one().n,
         0,
       );
     }
 
     async erase(): Promise<void> {
+      this.#isUpToDate = false; // whoever comes back finds tables made anew
       await this.ctx.storage.deleteAll();
-      // The next call finds an object that was never made, and makes its tables.
-      setTimeout(() => this.ctx.abort("erased"), 0);
+    }
+
+    /** Up to date before the first statement; synchronous, so nobody ever sees half of it. */
+    get #sql(): SqlStorage {
+      const { sql } = this.ctx.storage;
+      if (!this.#isUpToDate) this.ctx.storage.transactionSync(() => migrate(sql, migrations));
+      this.#isUpToDate = true;
+      return sql;
     }
   };
 

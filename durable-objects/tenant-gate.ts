@@ -210,6 +210,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async erase(): Promise<void> {
+      this.#upkeep.stop();
       await this.ctx.storage.deleteAll();
       // Memory still knows; the next call finds an object that was never made.
       setTimeout(() => this.ctx.abort("erased"), 0);

@@ -1,7 +1,7 @@
 // A Postgres of one's own, from the binaries that npm brings: `node scripts/postgres-server.mjs <folder>`. Prints one
 // line of JSON with its addresses when it is ready, and ends when it is told to or when its parent has gone.
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import process from "node:process";
@@ -12,6 +12,8 @@ import { migratePostgres } from "./postgres-migrations.mjs";
 const folder = resolve(process.argv[2] ?? ".wrangler/state/postgres");
 const secretsFile = `${folder}.json`;
 const secrets = existsSync(secretsFile) ? JSON.parse(readFileSync(secretsFile, "utf8")) : newSecrets();
+const isRoot = process.getuid?.() === 0; // Postgres refuses to run as root: then it runs as the user postgres
+if (isRoot) openTheWay();
 const port = await freePort();
 const log = [];
 const server = new EmbeddedPostgres({
@@ -21,11 +23,11 @@ const server = new EmbeddedPostgres({
   password: secrets.superuser,
   authMethod: "scram-sha-256",
   persistent: true,
-  createPostgresUser: process.getuid?.() === 0, // Postgres refuses to run as root
+  createPostgresUser: isRoot,
   initdbFlags: ["--encoding=UTF8", "--locale=C"],
   postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"],
   onLog: (line) => log.push(String(line)),
-  onError: (line) => log.push(String(line)),
+  onError: (line) => log.push(String(line ?? "")),
 });
 process.stdin.on("end", () => process.kill(process.pid, "SIGTERM")).resume();
 try {
@@ -51,6 +53,20 @@ function newSecrets() {
   mkdirSync(dirname(secretsFile), { recursive: true });
   writeFileSync(secretsFile, JSON.stringify(made), { mode: 0o600 });
   return made;
+}
+
+/** The user postgres must be able to enter, not to read, the folders above its data. */
+function openTheWay() {
+  mkdirSync(dirname(folder), { recursive: true });
+  chmodSync(dirname(folder), statSync(dirname(folder)).mode | 0o011);
+  for (let above = dirname(folder); above !== dirname(above); above = dirname(above)) {
+    if ((statSync(above).mode & 0o001) === 0) {
+      console.error(
+        `As root, Postgres runs as the user postgres, who may not enter ${above}. Use --persist-to with a folder elsewhere.`,
+      );
+      process.exit(1);
+    }
+  }
 }
 
 function url(user, secret) {

@@ -5,6 +5,7 @@ await ensureToolchain();
 const { spawn } = await import("node:child_process");
 const { existsSync, rmSync } = await import("node:fs");
 const { createServer } = await import("node:net");
+const { createInterface } = await import("node:readline");
 const { join, resolve } = await import("node:path");
 const { default: process } = await import("node:process");
 const { Bootstrap } = await import("./bootstrap.mjs");
@@ -27,8 +28,9 @@ const catalogue =
   (await upstreamCatalogue(options.upstream, options["upstream-key"]).catch((e) => fail(e.message)));
 const bootstrap = new Bootstrap(join(persist, "bootstrap.json"));
 const log = [];
-const wrangler = startWrangler();
 let stopping = false;
+const database = options.database === "postgres" ? await startPostgres() : undefined;
+const wrangler = startWrangler();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => void stop(0));
 wrangler.on("exit", (code) => {
   if (stopping) return;
@@ -69,11 +71,29 @@ async function assertPortIsFree(port) {
 
 /** Only what this project and its simulator put there. */
 function forget(folder) {
-  for (const name of ["bootstrap.json", "v3"]) rmSync(join(folder, name), { recursive: true, force: true });
+  for (const name of ["bootstrap.json", "v3", "postgres", "postgres.json"]) {
+    rmSync(join(folder, name), { recursive: true, force: true });
+  }
+}
+
+/** In a process of its own, that ends with this one however this one ends. */
+async function startPostgres() {
+  process.stderr.write("Starting Postgres …\n");
+  const script = join(ROOT, "scripts", "postgres-server.mjs");
+  const server = spawn(process.execPath, [script, join(persist, "postgres")], { stdio: ["pipe", "pipe", "inherit"] });
+  const line = await new Promise((settle) => {
+    createInterface({ input: server.stdout }).once("line", settle);
+    server.once("exit", () => settle(undefined));
+  });
+  if (line === undefined) fail("Postgres did not start; see above.");
+  server.on("exit", () => {
+    if (!stopping) console.error("Postgres has ended; the platform answers 503 to what needs it.");
+  });
+  return { server, urls: JSON.parse(line) };
 }
 
 function startWrangler() {
-  const vars = { BOOTSTRAP_ADMIN_KEY_HASH: hashKey(bootstrap.keys.adminKey) };
+  const vars = { BOOTSTRAP_ADMIN_KEY_HASH: hashKey(bootstrap.keys.adminKey), DATABASE: options.database };
   if (catalogue) Object.assign(vars, { UPSTREAM_URL: options.upstream, MODEL_CATALOGUE: JSON.stringify(catalogue) });
   if (options["upstream-key"]) vars.UPSTREAM_KEY = options["upstream-key"];
   const args = ["dev", "--port", String(options.port), "--persist-to", persist, "--show-interactive-dev-session=false"];
@@ -83,7 +103,9 @@ function startWrangler() {
   // In this process's own group: whoever ends the group, with whatever signal, ends all of it.
   const child = spawn(process.execPath, [bin, ...args], {
     cwd: ROOT,
-
+    env: database
+      ? { ...process.env, CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE: database.urls.app }
+      : process.env,
     stdio: ["ignore", "pipe", "pipe"],
   });
   for (const stream of [child.stdout, child.stderr]) {
@@ -127,7 +149,21 @@ function announce() {
   console.log(
     `curl -N ${url}/v1/chat/completions -H "Authorization: Bearer ${tenantKey}" -H "Content-Type: application/json" -d '${body}'`,
   );
+  if (database) {
+    console.log(`database: ${database.urls.app}`);
+    console.log(
+      "  as the platform's own role: without a tenant it sees no row. `select * from tenantry.project` shows none.",
+    );
+  }
   console.log("Press Ctrl-C to stop; the data stays.");
+}
+
+/** After the platform, which still writes while it ends. */
+async function stopPostgres() {
+  if (!database || database.server.exitCode !== null || database.server.signalCode !== null) return;
+  const ended = new Promise((settle) => database.server.once("exit", settle));
+  database.server.kill("SIGTERM");
+  await Promise.race([ended, new Promise((settle) => setTimeout(settle, STOP_MS))]);
 }
 
 async function stop(code) {
@@ -146,5 +182,6 @@ async function stop(code) {
     if (signal) wrangler.kill(signal);
     await Promise.race([ended, pause(patienceMs)]);
   }
+  await stopPostgres();
   process.exit(code);
 }

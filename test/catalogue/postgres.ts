@@ -5,7 +5,7 @@ import type { CatalogueTable } from "./rules";
 export async function postgresCatalogue(sql: Sql, schema: string): Promise<CatalogueTable[]> {
   const tables = await sql<{ oid: number; name: string; enabled: boolean; forced: boolean }[]>`
     select c.oid, c.relname as name, c.relrowsecurity as enabled, c.relforcerowsecurity as forced
-    from pg_class c where c.relnamespace = ${schema}::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')`;
+    from pg_class c where c.relnamespace = quote_ident(${schema})::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')`;
   return Promise.all(tables.map((table) => tableOf(sql, table)));
 }
 

@@ -5,6 +5,7 @@ declare global {
     interface Env {
       readonly DB: D1Database;
       readonly DIRECTORY: D1Database;
+      readonly HYPERDRIVE: Hyperdrive;
       readonly ARTIFACTS: R2Bucket;
       readonly TENANT_GATE: DurableObjectNamespace<TenantGate>;
       readonly TENANT_DATABASE: DurableObjectNamespace<TenantDatabase>;

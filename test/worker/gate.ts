@@ -1,14 +1,19 @@
 import { env } from "cloudflare:workers";
 import type { AdmitRequest, FinishRequest, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
+import type { Isolation } from "../../src/core/policy";
 
 /** A gate of a fresh tenant with one key, and the calls that tests make of it. */
-export async function freshGate(limits: { requestsPerMinute?: number; tokensPerMinute?: number } = {}) {
+export async function freshGate(
+  limits: { requestsPerMinute?: number; tokensPerMinute?: number } = {},
+  isolation: Isolation = "pool",
+) {
   const tenantId = `proj_${crypto.randomUUID()}`;
   const stub = env.TENANT_GATE.getByName(`global/${tenantId}`);
   const gate = stub as unknown as TenantGateRpc;
   const change = (command: Parameters<TenantGateRpc["change"]>[0]["command"]) =>
     gate.change({ command, actorKeyId: "key_admin", auditId: crypto.randomUUID() });
   await change({ type: "create_tenant", name: "Test", residency: "GLOBAL", externalKeyId: null });
+  if (isolation !== "pool") await change({ type: "set_isolation", isolation });
   await change({ type: "create_service_account", id: "svc", name: "test" });
   const key = {
     hash: tenantId.padEnd(64, "0").slice(0, 64),

@@ -18,15 +18,15 @@ const tablesOf = (module: object) =>
     .map((table) => getTableName(table as SQLiteTable));
 
 /** A tenant that has left something everywhere: accounts, keys, usage, a sealed segment. */
-async function busyTenant() {
-  const fresh = await freshGate();
+async function busyTenant(isolation: "pool" | "silo") {
+  const fresh = await freshGate({}, isolation);
   await fresh.admit("r1");
   await fresh.finish("r1");
   await runInDurableObject(fresh.stub, async (_, state) => {
     state.storage.sql.exec("update journal set at_ms = at_ms - 90000000");
     state.storage.sql.exec("update due set due_at = 1");
   });
-  return { ...fresh, tenant: enterAsJob({ tenantId: fresh.tenantId, region: "global", isolation: "pool" }, "test") };
+  return { ...fresh, tenant: enterAsJob({ tenantId: fresh.tenantId, region: "global", isolation }, "test") };
 }
 
 describe("the store registry", () => {
@@ -46,20 +46,24 @@ describe("the store registry", () => {
     }
   });
 
-  it("counts and lists what a tenant has, erases all of it, and nothing of another", async () => {
-    const [ada, bob] = [await busyTenant(), await busyTenant()];
-    for (const { stub } of [ada, bob]) {
-      await evictDurableObject(stub);
-      await runDurableObjectAlarm(stub);
-    }
-    const counts = (tenant: typeof ada.tenant) => Promise.all(registry.map((store) => store.count(tenant)));
-    const before = await counts(bob.tenant);
-    for (const [index, count] of (await counts(ada.tenant)).entries()) expect(count, names[index]).toBeGreaterThan(0);
-    for (const store of registry) expect((await store.list(ada.tenant, 100)).length, store.name).toBeGreaterThan(0);
-    for (const store of registry) await store.erase(ada.tenant);
-    for (const store of registry) expect(await settledCount(() => store.count(ada.tenant)), store.name).toBe(0);
-    expect(await counts(bob.tenant)).toEqual(before);
-  });
+  it.each(["pool", "silo"] as const)(
+    "counts, lists and erases all of a tenant in a %s, and nothing of another",
+    async (isolation) => {
+      const [ada, bob] = [await busyTenant(isolation), await busyTenant("pool")];
+      const mine = registry.filter(({ name }) => isolation === "silo" || name !== "object:TenantDatabase");
+      for (const { stub } of [ada, bob]) {
+        await evictDurableObject(stub);
+        await runDurableObjectAlarm(stub);
+      }
+      const counts = (tenant: typeof ada.tenant) => Promise.all(registry.map((store) => store.count(tenant)));
+      const before = await counts(bob.tenant);
+      for (const store of mine) expect(await store.count(ada.tenant), store.name).toBeGreaterThan(0);
+      for (const store of mine) expect((await store.list(ada.tenant, 100)).length, store.name).toBeGreaterThan(0);
+      for (const store of registry) await store.erase(ada.tenant);
+      for (const store of registry) expect(await settledCount(() => store.count(ada.tenant)), store.name).toBe(0);
+      expect(await counts(bob.tenant)).toEqual(before);
+    },
+  );
 });
 
 /** An erased gate resets itself after its answer; a call that meets it in that moment is made again. */

@@ -12,7 +12,7 @@ begin
   for each in
     select c.oid, c.relname, c.relrowsecurity and c.relforcerowsecurity as protected
     from pg_class c
-    where c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'p')
+    where c.relnamespace = quote_ident(current_schema())::regnamespace and c.relkind in ('r', 'p')
       and not (c.relname in ('migration', 'migration_applied') and current_schema() = 'tenantry')
   loop
     if not each.protected then
