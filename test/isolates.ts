@@ -15,6 +15,8 @@ export interface PlatformOptions {
   readonly persistTo?: string;
   /** Variables on top of those of wrangler.toml. */
   readonly vars?: Readonly<Record<string, unknown>>;
+  /** Address of a migrated Postgres; then that is the system of record. */
+  readonly postgres?: string;
   /** Kept by the caller across restarts. */
   readonly adminKey?: string;
 }
@@ -35,16 +37,23 @@ const LOCAL_SECRETS = {
 };
 
 export async function startPlatform(options: PlatformOptions = {}): Promise<Platform> {
-  const { bundle = "local", isolates = 1, persistTo, vars = {} } = options;
+  const { bundle = "local", isolates = 1, persistTo, postgres, vars = {} } = options;
   const adminKey = options.adminKey ?? generateAdminKey();
   const names = Array.from({ length: isolates }, (_, index) => `isolate-${index}`);
-  const bindings = { ...LOCAL_SECRETS, REGIONS: "global", BOOTSTRAP_ADMIN_KEY_HASH: hashKey(adminKey), ...vars };
+  const database = postgres === undefined ? {} : { DATABASE: "postgres" };
+  const bindings = {
+    ...LOCAL_SECRETS,
+    ...database,
+    REGIONS: "global",
+    BOOTSTRAP_ADMIN_KEY_HASH: hashKey(adminKey),
+    ...vars,
+  };
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({
       log: new Log(LogLevel.ERROR),
       unsafeInspectDurableObjects: true,
       ...(persistTo === undefined ? {} : { resourcePersistencePath: persistTo }),
-      workers: names.map((name) => workerOptions(name, names[0] ?? name, bundle, bindings)),
+      workers: names.map((name) => workerOptions(name, names[0] ?? name, bundle, bindings, postgres)),
     }),
   );
   await miniflare.ready;
@@ -56,7 +65,13 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
 }
 
 /** All isolates use the objects, databases and buckets of the first. */
-function workerOptions(name: string, owner: string, bundle: "local" | "production", bindings: Record<string, unknown>) {
+function workerOptions(
+  name: string,
+  owner: string,
+  bundle: "local" | "production",
+  bindings: Record<string, unknown>,
+  postgres: string | undefined,
+) {
   const folder = join(ROOT, "dist", bundle);
   const main = bundle === "local" ? "dev.js" : "index.js";
   const object = (className: string) => ({
@@ -81,6 +96,7 @@ function workerOptions(name: string, owner: string, bundle: "local" | "productio
     compatibilityFlags: ["nodejs_compat"],
     bindings: { ...bindings, ...(local ? { MODEL_CATALOGUE: bindings.MODEL_CATALOGUE ?? LOCAL_CATALOGUE } : {}) },
     d1Databases: { DB: "tests", DIRECTORY: "tests-directory" },
+    ...(postgres === undefined ? {} : { hyperdrives: { HYPERDRIVE: postgres } }),
     r2Buckets: { ARTIFACTS: "tests-artifacts" },
     durableObjects: {
       TENANT_GATE: object("TenantGate"),

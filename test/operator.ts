@@ -30,25 +30,33 @@ export class Operator {
     options: { readonly requestsPerMinute?: number; readonly tokensPerMinute?: number; readonly model?: string } = {},
   ): Promise<TestTenant> {
     const project = await this.#projects.create({ name: `Test ${crypto.randomUUID()}` });
-    const account = await this.#projects.serviceAccounts.create(project.id, {
+    return this.furnish(project.id, options);
+  }
+
+  /** Gives an empty project an account, a key and limits. */
+  async furnish(
+    projectId: string,
+    options: { readonly requestsPerMinute?: number; readonly tokensPerMinute?: number; readonly model?: string } = {},
+  ): Promise<TestTenant> {
+    const account = await this.#projects.serviceAccounts.create(projectId, {
       name: "test",
       create_service_account_only: true,
     });
     const issued = await this.#projects.serviceAccounts.apiKeys.create(account.id, {
-      project_id: project.id,
+      project_id: projectId,
       name: "test",
       scopes: ["data", "account"],
     });
     const { requestsPerMinute, tokensPerMinute, model = "tiny-support-lm" } = options;
     if (requestsPerMinute !== undefined || tokensPerMinute !== undefined) {
       await this.#projects.rateLimits.updateRateLimit(`rl-${model}`, {
-        project_id: project.id,
+        project_id: projectId,
         ...(requestsPerMinute === undefined ? {} : { max_requests_per_1_minute: requestsPerMinute }),
         ...(tokensPerMinute === undefined ? {} : { max_tokens_per_1_minute: tokensPerMinute }),
       });
     }
     const client = clientOf(this.url, { apiKey: issued.value });
-    return { projectId: project.id, serviceAccountId: account.id, keyId: issued.id, key: issued.value, client };
+    return { projectId, serviceAccountId: account.id, keyId: issued.id, key: issued.value, client };
   }
 
   /** Requests and tokens of a project, as the organization's usage shows them. */

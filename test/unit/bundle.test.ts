@@ -76,18 +76,13 @@ describe("the production configuration", () => {
   });
 });
 
-describe("the local databases", () => {
-  it("apply every migration there is, in order", async () => {
-    const source = readFileSync(join(ROOT, "local-ai/local-databases.ts"), "utf8");
-    for (const [binding, migrations] of [
-      ["DB", "d1"],
-      ["DIRECTORY", "directory"],
-    ] as const) {
-      const files = readdirSync(join(ROOT, "migrations", migrations))
-        .filter((file) => file.endsWith(".sql"))
-        .sort();
-      const listed = [...(source.match(new RegExp(`${binding}: \\[(.*)\\]`))?.[1] ?? "").matchAll(/name: "([^"]+)"/g)];
-      expect(listed.map(([, file]) => file)).toEqual(files);
-    }
+describe("the lists of migrations", () => {
+  it.each([
+    ["src/data/migrations.ts", "d1"],
+    ["local-ai/local-databases.ts", "directory"],
+  ])("%s names every file of migrations/%s, in order", (list, folder) => {
+    const files = readdirSync(join(ROOT, "migrations", folder)).filter((file) => file.endsWith(".sql"));
+    const listed = readFileSync(join(ROOT, list), "utf8").matchAll(/name: "([^"]+)"/g);
+    expect([...listed].map(([, file]) => file)).toEqual(files.sort());
   });
 });
