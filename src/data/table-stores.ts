@@ -2,9 +2,8 @@ import { eq, getTableName } from "drizzle-orm";
 import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
 import type { TenantContext } from "../tenancy/context";
 import type { Databases } from "./databases";
-import type { Tables, TenantTable } from "./dialect";
+import { sqliteDialect, type Tables, type TenantTable } from "./dialect";
 import { OPERATOR_TABLES, TENANT_TABLES, tenantTables } from "./ownership";
-import * as schema from "./schema";
 import type { TenantData } from "./tenant-data";
 
 /** Rows of one table, as the store registry counts, lists and erases them; deleted ones included. */
@@ -41,7 +40,7 @@ function storeOf(
     return { data, table, where: about === undefined ? undefined : eq(columnOf(table, about), tenant.tenantId) };
   };
   return {
-    table: getTableName(schema[key]),
+    table: getTableName(sqliteDialect.tables[key]),
     owner,
     async count(tenant) {
       const { data, table, where } = bind(tenant);

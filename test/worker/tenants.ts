@@ -1,8 +1,7 @@
 import { env } from "cloudflare:workers";
 import { getTableColumns } from "drizzle-orm";
 import { Databases } from "../../src/data/databases";
-import type { Tables, TenantTable } from "../../src/data/dialect";
-import * as schema from "../../src/data/schema";
+import { sqliteDialect, type Tables, type TenantTable } from "../../src/data/dialect";
 import type { RowOf, TenantData } from "../../src/data/tenant-data";
 import type { Isolation, TenantContext } from "../../src/tenancy/context";
 import { objectsOf } from "../../src/tenancy/gates";
@@ -39,7 +38,7 @@ export async function tenantIn(place: Place): Promise<PlacedTenant> {
 }
 
 export type TableKey = keyof Tables;
-export const TABLE_KEYS = Object.keys(schema) as TableKey[];
+export const TABLE_KEYS = Object.keys(sqliteDialect.tables) as TableKey[];
 
 /** Property names of a table's primary key, but for the tenant. */
 export const KEY_OF: Readonly<Record<TableKey, readonly string[]>> = {
@@ -54,7 +53,7 @@ export const KEY_OF: Readonly<Record<TableKey, readonly string[]>> = {
 /** A row with something of its own in every text column; `name` makes its key. References are left out. */
 export function rowOf(key: TableKey, name: string, canary: string): RowOf<TenantTable> {
   const row: Record<string, unknown> = {};
-  for (const [property, column] of Object.entries(getTableColumns(schema[key]))) {
+  for (const [property, column] of Object.entries(getTableColumns(sqliteDialect.tables[key]))) {
     if (property === "tenantId" || property === "serviceAccountId" || property === "deletedAtMs") continue;
     const isKey = KEY_OF[key].includes(property);
     const text = isKey ? name : canary;

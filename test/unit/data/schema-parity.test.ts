@@ -5,8 +5,11 @@ import { type PgTable, getTableConfig as postgresConfig } from "drizzle-orm/pg-c
 import { type SQLiteTable, getTableConfig as sqliteConfig } from "drizzle-orm/sqlite-core";
 import { describe, expect, it } from "vitest";
 import { OPERATOR_TABLES, TENANT_TABLES } from "../../../src/data/ownership";
-import * as sqlite from "../../../src/data/schema";
-import * as postgres from "../../../src/data/schema-postgres";
+import * as sqliteSchema from "../../../src/data/schema";
+import * as postgresSchema from "../../../src/data/schema-postgres";
+
+const sqlite = { ...sqliteSchema };
+const postgres = { ...postgresSchema };
 
 type Key = keyof typeof sqlite;
 const KEYS = Object.keys(sqlite) as Key[];
