@@ -1,4 +1,4 @@
-import { and, count, eq, getTableName, isNotNull, isNull, lte, type SQL, sql } from "drizzle-orm";
+import { and, count, eq, getTableColumns, getTableName, isNotNull, isNull, lte, type SQL, sql } from "drizzle-orm";
 import type { SQLiteColumn, SQLiteTable, SQLiteUpdateSetSource } from "drizzle-orm/sqlite-core";
 import type { SqliteRemoteDatabase } from "drizzle-orm/sqlite-proxy";
 import { assertMinted, type TenantContext } from "../tenancy/context";
@@ -187,8 +187,13 @@ export class TenantData {
     return and(own, this.#deletedToo ? undefined : isNull(table.deletedAtMs), where);
   }
 
-  #stamped<T extends TenantTable>(_: T, row: RowOf<T>): T["$inferInsert"] {
-    return { ...row, tenantId: this.#context.tenantId } as T["$inferInsert"];
+  /** Every column is there, so that a table has one text of an insert, whatever a row leaves out. */
+  #stamped<T extends TenantTable>(table: T, row: RowOf<T>): T["$inferInsert"] {
+    const empty = Object.fromEntries(
+      Object.keys(getTableColumns(table as SQLiteTable)).map((column) => [column, null]),
+    );
+    const given = Object.entries(row).filter(([, value]) => value !== undefined);
+    return { ...empty, ...Object.fromEntries(given), tenantId: this.#context.tenantId } as T["$inferInsert"];
   }
 
   #bound(query: { toSQL(): Statement }): BoundStatement {
