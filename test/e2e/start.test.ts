@@ -5,11 +5,12 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { afterAll, afterEach, describe, expect, it } from "vitest";
+import postgres from "postgres";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { MockUpstream } from "../mock-upstream";
 
 const ROOT = join(import.meta.dirname, "../..");
-const folder = mkdtempSync(join(tmpdir(), "tenantry-start-"));
+let folder = "";
 let running: ChildProcess | undefined;
 
 interface Announced {
@@ -17,6 +18,8 @@ interface Announced {
   readonly "admin key": string;
   readonly "tenant key": string;
   readonly curl: string;
+  /** Only with Postgres. */
+  readonly database?: string;
 }
 
 async function freePort(): Promise<number> {
@@ -39,7 +42,7 @@ async function start(port: number, ...args: string[]): Promise<Announced> {
   });
   const said: Record<string, string> = {};
   for await (const line of createInterface({ input: running.stdout as NodeJS.ReadableStream })) {
-    const [, name, value] = /^(url|admin key|tenant key): (.*)$/.exec(line) ?? [];
+    const [, name, value] = /^(url|admin key|tenant key|database): (.*)$/.exec(line) ?? [];
     if (name && value) said[name] = value;
     if (line.startsWith("curl ")) said.curl = line;
     if (line.startsWith("Press Ctrl-C")) return said as unknown as Announced;
@@ -64,10 +67,16 @@ async function decisions({ url, "tenant key": key }: Announced): Promise<number>
   return ((await reply.json()) as { data: unknown[] }).data.length;
 }
 
-afterEach(() => {
-  if (running?.exitCode === null && running.pid) process.kill(-running.pid, "SIGTERM");
+afterEach(async () => {
+  if (running?.exitCode !== null || running.signalCode !== null || !running.pid) return;
+  const ended = once(running, "exit");
+  process.kill(-running.pid, "SIGTERM");
+  await ended;
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "tenantry-start-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 describe("npm start", () => {
   it("serves, stops without leaving anybody behind, survives SIGKILL, and finds its keys and data again", async () => {
@@ -91,6 +100,36 @@ describe("npm start", () => {
     const third = await start(port);
     expect(third).toEqual(first);
     expect(await decisions(third)).toBe(2);
+  });
+
+  it("brings a Postgres along, whose row level security can be seen, and finds its data again after SIGKILL", async () => {
+    const port = await freePort();
+    const first = await start(port, "--database", "postgres");
+    expect(await stream(first)).toContain("data: [DONE]");
+    const projects = async ({ url, "admin key": key }: Announced) => {
+      const reply = await fetch(`${url}/v1/organization/projects`, { headers: { authorization: `Bearer ${key}` } });
+      return ((await reply.json()) as { data: { id: string }[] }).data.map(({ id }) => id);
+    };
+    const [demo] = await projects(first);
+    const sql = postgres(first.database ?? "", { max: 1, onnotice: () => {} });
+    expect(await sql`select * from tenantry.service_account`).toHaveLength(0);
+    const bound = await sql.begin(async (tx) => {
+      await tx`select set_config('app.tenant_id', ${demo ?? ""}, true)`;
+      return tx`select tenant_id from tenantry.service_account`;
+    });
+    expect(bound.map((row) => row.tenant_id)).toEqual([demo]);
+    await sql.end();
+    process.kill(-(running?.pid ?? 0), "SIGKILL");
+    await expect.poll(() => isServed(first.url).then((served) => !served), { timeout: 30_000 }).toBe(true);
+
+    const second = await start(port, "--database", "postgres");
+    expect(await projects(second)).toEqual([demo]);
+    const stopped = once(running as ChildProcess, "exit");
+    running?.kill("SIGTERM");
+    expect(await stopped).toEqual([0, null]);
+    const late = postgres(second.database ?? "", { max: 1, connect_timeout: 2, onnotice: () => {} });
+    await expect(late`select 1`).rejects.toThrow(/ECONNREFUSED/);
+    await late.end();
   });
 
   it("puts any OpenAI-compatible server in the embedded model's place", async () => {

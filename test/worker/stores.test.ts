@@ -9,6 +9,7 @@ import { storeRegistry } from "../../src/stores";
 import { enterAsJob } from "../../src/tenancy/jobs";
 import wrangler from "../../wrangler.toml?raw";
 import { freshGate } from "./gate";
+import { PLACES, rowOf, tenantIn } from "./tenants";
 
 const registry = storeRegistry(env);
 const names = registry.map(({ name }) => name);
@@ -64,6 +65,26 @@ describe("the store registry", () => {
       expect(await counts(bob.tenant)).toEqual(before);
     },
   );
+});
+
+describe("the store registry of a deployment on Postgres", () => {
+  it("counts, lists and erases a tenant's own schema with all that is in it", async () => {
+    const stores = storeRegistry({ ...env, DATABASE: "postgres" });
+    const [ada, bob] = [await tenantIn(PLACES[3]), await tenantIn(PLACES[3])];
+    for (const { data } of [ada, bob]) {
+      await data.batch([data.insert(data.tables.serviceAccount, rowOf("serviceAccount", "svc", "x") as never)]);
+    }
+    const counts = async ({ context }: typeof ada) => {
+      const own = stores.filter(({ name }) => name === "schema:bridge" || name === "table:service_account");
+      return Object.fromEntries(await Promise.all(own.map(async (store) => [store.name, await store.count(context)])));
+    };
+    expect(await counts(ada)).toEqual({ "schema:bridge": 1, "table:service_account": 1 });
+    for (const store of stores) if (store.name !== "object:TenantGate") await store.erase(ada.context);
+    const schema = stores.find(({ name }) => name === "schema:bridge");
+    expect(await schema?.count(ada.context)).toBe(0);
+    expect(await schema?.list(ada.context, 10)).toEqual([]);
+    expect(await counts(bob)).toEqual({ "schema:bridge": 1, "table:service_account": 1 });
+  });
 });
 
 /** An erased gate resets itself after its answer; a call that meets it in that moment is made again. */
