@@ -27,6 +27,21 @@ function breaksWall(cases: readonly Case[]): boolean[] {
   }
 }
 
+/** Whether a file of this name with this text breaks a rule. */
+function breaksRule(file: string, text: string, rule: string): boolean {
+  const folder = mkdtempSync(join(tmpdir(), "tenantry-rule-"));
+  try {
+    cpSync(join(ROOT, "biome.jsonc"), join(folder, "biome.jsonc"));
+    mkdirSync(dirname(join(folder, file)), { recursive: true });
+    writeFileSync(join(folder, file), `${text}\n`);
+    const biome = join(ROOT, "node_modules/@biomejs/biome/bin/biome");
+    const args = [biome, "lint", "--vcs-enabled=false", "--reporter=github", "."];
+    return spawnSync(process.execPath, args, { cwd: folder, encoding: "utf8" }).stdout.includes(rule);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /** From where, what: one of each that a wall forbids, and one that it must let through. */
 const FORBIDDEN: readonly Case[] = [
   ["src/core/x.ts", 'import { ApiError } from "../errors";'],
@@ -37,6 +52,12 @@ const FORBIDDEN: readonly Case[] = [
   ["src/data/x.ts", 'import { mint } from "../tenancy/context";'],
   ["src/data/x.ts", 'import { configFrom } from "../config";'],
   ["src/storage/x.ts", 'import { eq } from "drizzle-orm";'],
+  ["src/storage/x.ts", 'import { d1Database } from "../data/d1-database";'],
+  ["src/tenancy/x.ts", 'import { postgresDatabase } from "../data/postgres-database";'],
+  ["src/tenancy/authenticate.ts", 'import { objectDatabase } from "../data/object-database";'],
+  ["src/metering/x.ts", 'import { Sql } from "postgres";'],
+  ["src/pipeline/x.ts", 'import type { Database } from "../data/database";'],
+  ["src/inference/x.ts", 'import { d1Database } from "../data/d1-database";'],
   ["src/cache/x.ts", 'import { errorBody } from "../http/errors";'],
   ["src/tenancy/x.ts", 'import { mint } from "./context";'],
   ["src/tenancy/x.ts", 'import { eq } from "drizzle-orm";'],
@@ -81,6 +102,20 @@ describe("the walls of the house", () => {
 
   it.each(FORBIDDEN.map((wall, index) => [...wall, index] as const))("%s may not %s", (_, __, index) => {
     expect(forbidden[index]).toBe(true);
+  });
+
+  it("let nobody but their own room name a binding's type", () => {
+    const named = (file: string) => breaksRule(file, "export type Held = D1Database | R2Bucket;", "noRestrictedTypes");
+    for (const file of [
+      "src/http/x.ts",
+      "src/tenancy/x.ts",
+      "src/pipeline/x.ts",
+      "src/services.ts",
+      "src/metering/x.ts",
+    ]) {
+      expect(named(file), file).toBe(true);
+    }
+    for (const file of ["src/data/x.ts", "src/storage/x.ts", "src/config.ts"]) expect(named(file), file).toBe(false);
   });
 
   it.each(ALLOWED.map((door, index) => [...door, index] as const))("%s may %s", (_, __, index) => {
