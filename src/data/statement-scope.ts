@@ -10,7 +10,13 @@ import type {
 } from "sqlite3-parser";
 
 export type Judged =
-  | { readonly allowed: true; readonly tenantParameters: readonly number[]; readonly excludesDeleted: boolean }
+  | {
+      readonly allowed: true;
+      readonly tenantParameters: readonly number[];
+      readonly excludesDeleted: boolean;
+      /** Whether `$n` is the nth to appear. To SQLite it is only a name, which it numbers by appearance. */
+      readonly numberedInOrder: boolean;
+    }
   | { readonly allowed: false; readonly reason: string };
 
 /**
@@ -30,12 +36,18 @@ const KNOWN: ReadonlySet<string> = new Set([
   ...["NumericLiteral", "StringLiteral", "BlobLiteral", "KeywordLiteral", "NullLiteral"],
 ]);
 
-/** Functions that only compute from their arguments. */
-const FUNCTIONS: ReadonlySet<string> = new Set([
+/** Functions that only compute from their arguments, in both dialects. Add here what reads and changes nothing else. */
+export const FUNCTIONS: ReadonlySet<string> = new Set([
   ...["count", "sum", "min", "max", "coalesce", "ifnull", "nullif", "abs", "round", "length", "lower", "upper"],
 ]);
-/** Functions that make rows of their argument. */
-const ROW_FUNCTIONS: ReadonlySet<string> = new Set(["json_each", "jsonb_array_elements_text"]);
+/** Functions that make rows of their argument, and of nothing else. */
+export const ROW_FUNCTIONS: ReadonlySet<string> = new Set(["json_each", "jsonb_array_elements_text"]);
+
+/**
+ * Names as the schema writes them. Postgres folds capitals of a name without quotes, so that `T` and `"T"` are two
+ * tables there and one here; what stands in brackets is a name here and an expression there; and it cuts names at 63.
+ */
+const PLAIN_NAME = /^[a-z_][a-z0-9_]{0,62}$/;
 
 class Refusal extends Error {}
 const refuse = (reason: string): never => {
@@ -48,6 +60,7 @@ export function judgeTree(root: CmdList, tables: ReadonlySet<string>): Judged {
     return new Judge(root, tables).judge();
   } catch (error) {
     if (error instanceof Refusal) return { allowed: false, reason: error.message };
+    if (error instanceof RangeError) return { allowed: false, reason: "it is nested too deeply" }; // no stack is left
     throw error;
   }
 }
@@ -77,7 +90,7 @@ class Judge {
     const [command, ...more] = this.root.cmds;
     if (!command || more.length > 0) refuse("it is not one statement");
     this.#visit(this.root);
-    return { allowed: true, tenantParameters: this.#tenantParameters(), excludesDeleted: this.#excludesDeleted };
+    return { allowed: true, excludesDeleted: this.#excludesDeleted, ...this.#parameters() };
   }
 
   /** Every node, whatever property it hangs on: what is overlooked is not allowed. */
@@ -123,6 +136,13 @@ class Judge {
       case "FunctionCallExpr":
       case "FunctionCallStarExpr":
         if (!FUNCTIONS.has(lower(node.name.name))) refuse(`the function ${node.name.name} is not allowed here`);
+        break;
+      case "Name":
+        if (!PLAIN_NAME.test(node.text)) refuse("only plain names in lower case are allowed here");
+        break;
+      case "Id":
+      case "Type":
+        if (!PLAIN_NAME.test(node.name)) refuse("only plain names in lower case are allowed here");
         break;
       case "VariableExpr":
         this.#variables.push({ node, name: node.name, offset: node.span.offset });
@@ -176,16 +196,21 @@ class Judge {
   }
 
   /** Places of the parameters that must be the tenant: `?` count from left to right, `$n` say it themselves. */
-  #tenantParameters(): number[] {
+  #parameters(): { tenantParameters: number[]; numberedInOrder: boolean } {
     const inOrder = [...this.#variables].sort((a, b) => a.offset - b.offset);
     const isPlain = inOrder.every(({ name }) => name === "?");
-    return inOrder.flatMap(({ node, name }, place) => {
-      const numbered = Number(name.slice(1));
-      if (!isPlain && (name !== `$${numbered}` || !Number.isInteger(numbered) || numbered < 1)) {
+    const seen = new Set<number>();
+    let numberedInOrder = true;
+    const tenantParameters = inOrder.flatMap(({ node, name }, index) => {
+      const number = isPlain ? index + 1 : Number(name.slice(1));
+      if (!isPlain && (name !== `$${number}` || !Number.isInteger(number) || number < 1)) {
         refuse("its parameters are neither all ? nor all $1, $2 …");
       }
-      return this.#tenantVariables.has(node) ? [isPlain ? place : numbered - 1] : [];
+      seen.add(number);
+      numberedInOrder &&= number <= seen.size;
+      return this.#tenantVariables.has(node) ? [number - 1] : [];
     });
+    return { tenantParameters, numberedInOrder };
   }
 }
 
