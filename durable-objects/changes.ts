@@ -1,7 +1,8 @@
 import type { ObjectAddress } from "../src/core/object-name";
 import { firstPolicy } from "../src/core/plans";
-import { modelLimits, type PolicySnapshot } from "../src/core/policy";
+import type { PolicySnapshot } from "../src/core/policy";
 import { changeAccount, changeKey } from "./account-changes";
+import { changeLimits } from "./limit-changes";
 import type { Copy } from "./ports";
 import { restorableUntilMs } from "./retention";
 import { type Change, type Decided, type TenantFacts, type TenantProfile, withoutUndefined } from "./tenant-facts";
@@ -34,6 +35,11 @@ export function decideChange(
     case "set_isolation":
     case "set_retention":
       return changeTenant(known, command, nowMs);
+    case "suspend_tenant":
+    case "resume_tenant":
+    case "set_plan":
+    case "set_monthly_spend":
+    case "set_limits":
     case "set_model_limits":
       return changeLimits(policy, command);
     case "create_service_account":
@@ -107,28 +113,6 @@ export function purgedTenant(policy: PolicySnapshot): Change {
   return {
     policy: { ...policy, version: policy.version + 1, status: "purged" },
     event: { type: "project.deleted", resourceId: policy.tenantId, details: {} },
-  };
-}
-
-function changeLimits(policy: PolicySnapshot, command: CommandOf<"set_model_limits">): Change {
-  const { model, requestsPerMinute, tokensPerMinute } = command;
-  const limits = { ...modelLimits(policy, model), ...withoutUndefined({ requestsPerMinute, tokensPerMinute }) };
-  return {
-    policy: {
-      ...policy,
-      version: policy.version + 1,
-      limits: { ...policy.limits, models: { ...policy.limits.models, [model]: limits } },
-    },
-    event: {
-      type: "rate_limit.updated",
-      resourceId: `rl-${model}`,
-      details: {
-        changes_requested: {
-          max_requests_per_1_minute: limits.requestsPerMinute,
-          max_tokens_per_1_minute: limits.tokensPerMinute,
-        },
-      },
-    },
   };
 }
 

@@ -1,5 +1,6 @@
 import type { ObjectAddress } from "../src/core/object-name";
 import type { Isolation } from "../src/core/policy";
+import type { PriceBook } from "../src/core/prices";
 import type { HourlyUsage } from "./tenant-gate.messages";
 
 /**
@@ -12,6 +13,8 @@ export interface GatePorts {
   readonly segments: SegmentStore;
   readonly dataKeys: DataKeys;
   readonly purge: Purge;
+  /** In force for calls that are admitted now. */
+  readonly prices: PriceBook;
   /** An id for an administrative event that nobody asked for. */
   readonly newAuditId: () => string;
   /** Synchronous SHA-256 of a text, hex: a hash chain must not be interleaved with other work. */

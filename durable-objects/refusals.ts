@@ -42,6 +42,13 @@ export class RefusalTally {
   }
 }
 
+/** The record of a limit that only alerts, beside that of the call that passed it. */
+export const alertRecord = (facts: RefusedRequest, rule: string, nowMs: number): DecisionRecord => ({
+  ...recordOf(facts, rule, nowMs, 1),
+  kind: "alert",
+  outcome: "alerted",
+});
+
 function recordOf(first: RefusedRequest, rule: string, atMs: number, count: number): DecisionRecord {
   const { requestId, ...who } = first;
   return {

@@ -1,5 +1,8 @@
 import { z } from "zod";
+import type { RuleState } from "../src/core/admission-book";
+import { PLAN_NAMES } from "../src/core/plans";
 import { ISOLATIONS, type PolicySnapshot } from "../src/core/policy";
+import type { RateRefusal } from "../src/core/rate-windows";
 import type { DecisionRecord } from "../src/core/records";
 import type { RefusedChange } from "./tenant-facts";
 
@@ -60,24 +63,22 @@ export const AdmitRequest = z.strictObject({
 });
 export type AdmitRequest = z.infer<typeof AdmitRequest>;
 
-/** State of one rate rule, as the x-ratelimit headers show it. */
-export interface RateState {
-  readonly name: string;
-  readonly unit: "requests" | "tokens";
-  readonly limit: number;
-  readonly used: number;
-  readonly remaining: number;
-  readonly resetMs: number;
-}
+/** State of one rule that a request meets, as headers and refusals show it. */
+export type RateState = RuleState;
+export type Refusal = RateRefusal;
 
-export interface Refusal {
-  readonly rule: string;
-  readonly limit: number;
-  readonly used: number;
-  readonly requested: number;
-  readonly retryAfterMs: number;
-  /** The request is larger than the limit itself: waiting does not help. */
-  readonly neverFits: boolean;
+/** A rule of the tenant and where it stands. */
+export interface LimitState extends RuleState {
+  /** Null for rules that are not of one model. */
+  readonly model: string | null;
+  readonly scope: "project" | "model" | "api_key" | "end_user";
+  readonly subject: string | null;
+  readonly period: string;
+}
+export interface LimitsReply {
+  readonly policy: PolicySnapshot;
+  readonly limits: readonly LimitState[];
+  readonly inFlight: { readonly limit: number; readonly running: number; readonly waiting: number };
 }
 export type AdmitReply =
   | {
@@ -87,7 +88,11 @@ export type AdmitReply =
       readonly rates: readonly RateState[];
     }
   | { readonly admitted: false; readonly refusal: Refusal; readonly rates: readonly RateState[] }
-  | { readonly admitted: false; readonly reason: "unknown_key" | "archived" | "suspended" };
+  /** `price_unknown`: a budget is in force and nobody knows what the model costs. */
+  | {
+      readonly admitted: false;
+      readonly reason: "unknown_key" | "archived" | "suspended" | "price_unknown" | "tier_not_in_plan";
+    };
 
 /** How a call ended; `release` is a call that never reached the model: nothing is recorded, its tokens go back. */
 export const FinishRequest = z.strictObject({
@@ -155,6 +160,16 @@ export interface HourlyUsage {
   readonly minutes: Readonly<Record<string, readonly [number, number, number, number]>>;
 }
 
+export const LimitRuleSchema = z.strictObject({
+  scope: z.enum(["project", "api_key", "end_user"]),
+  subject: Id.nullable(),
+  metric: z.enum(["requests", "tokens", "spend"]),
+  window: z.enum(["minute", "day", "month"]),
+  timeZone: z.string().max(64).nullable(),
+  limit: z.int().min(0),
+  mode: z.enum(["hard", "shadow", "alert"]),
+});
+
 const Name = z.string().min(1).max(256);
 /** A change of the tenant's own facts. Each commits at the gate together with its audit event and its copies. */
 export const ChangeCommand = z.discriminatedUnion("type", [
@@ -173,6 +188,17 @@ export const ChangeCommand = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("restore_tenant") }),
   z.strictObject({ type: z.literal("set_isolation"), isolation: z.enum(ISOLATIONS) }),
   z.strictObject({ type: z.literal("set_retention"), retentionDays: z.int().min(1).max(3_650) }),
+  z.strictObject({ type: z.literal("suspend_tenant") }),
+  z.strictObject({ type: z.literal("resume_tenant") }),
+  z.strictObject({ type: z.literal("set_plan"), plan: z.enum(PLAN_NAMES) }),
+  z.strictObject({ type: z.literal("set_monthly_spend"), microdollars: z.int().min(1).nullable() }),
+  z.strictObject({
+    type: z.literal("set_limits"),
+    /** Null goes back to the plan's own number; undefined leaves it. */
+    inFlight: z.int().min(0).max(100_000).nullable().optional(),
+    queueLength: z.int().min(0).max(100_000).nullable().optional(),
+    rules: z.array(LimitRuleSchema).max(50).optional(),
+  }),
   z.strictObject({ type: z.literal("create_service_account"), id: Id, name: Name }),
   z.strictObject({
     type: z.literal("modify_service_account"),
@@ -229,6 +255,8 @@ export interface TenantGateRpc {
   /** Whether nothing of the tenant lies anywhere yet. */
   isEmpty(): Promise<boolean>;
   decisions(query: JournalQuery): Promise<JournalPage>;
+  /** Every rule and where it stands, those of `models` included. */
+  limits(models: readonly string[]): Promise<LimitsReply | null>;
   /** Hours that the database may not have yet. */
   unsyncedUsage(): Promise<readonly HourlyUsage[]>;
   /** Rows of all of its tables that say something of the tenant. */

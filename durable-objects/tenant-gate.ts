@@ -8,15 +8,17 @@ import {
 } from "../src/core/admission-book";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
+import { pricesOf } from "../src/core/prices";
 import { type CallFacts, recordsOf, unreconciledEnd } from "../src/core/records";
-import { admissionOf, factsOf, ratesOf, relimited } from "./admission";
+import { admissionOf, factsOf, ratesOf, refusedByPlan, relimited } from "./admission";
 import { copiesOf, decideChange, purgedTenant } from "./changes";
 import { readDecisions } from "./decision-reader";
 import { GateUpkeep } from "./gate-upkeep";
 import { GroupCommit } from "./group-commit";
 import { GateJournal } from "./journal";
+import { limitStates } from "./limits-view";
 import type { GatePorts, ObjectHome } from "./ports";
-import { RefusalTally } from "./refusals";
+import { alertRecord, RefusalTally } from "./refusals";
 import { beyondRetention, nextPurgeMs, restorableUntilMs } from "./retention";
 import { JournalSegments } from "./segments";
 import {
@@ -31,6 +33,7 @@ import {
   type HourlyUsage,
   type JournalPage,
   JournalQuery,
+  type LimitsReply,
   type TenantGateRpc,
 } from "./tenant-gate.messages";
 import { migrate, type Statements, statements } from "./tenant-gate-statements";
@@ -38,6 +41,8 @@ import { TenantStore } from "./tenant-store";
 
 /** Refusals of one second become one record each; see {@link RefusalTally}. */
 const TALLY_MS = 1_000;
+/** Models of one look at the limits. */
+const MAX_MODELS = 1_000;
 
 type Verdict = { readonly hold: Hold<CallFacts> } | { readonly refusal: Refusal } | { readonly left: true };
 
@@ -120,7 +125,14 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const rates = ratesOf(policy, request);
       const known = this.#book.hold(request.requestId);
       if (known) return this.#granted(known, rates); // the first answer was lost on its way
-      const verdict = await this.#decide(admissionOf(this.#address, policy, request, rates, nowMs), nowMs);
+      const prices = pricesOf(this.#ports.prices, request.model);
+      const reason = refusedByPlan(policy, request, rates, prices);
+      if (reason) {
+        this.#refused(request, policy, reason);
+        return { admitted: false, reason };
+      }
+      const verdict = await this.#decide(admissionOf(this.#address, policy, request, rates, prices, nowMs), nowMs);
+      this.#recordAlerts(request, policy);
       if ("left" in verdict) return { admitted: false, reason: "unknown_key" };
       if ("refusal" in verdict) {
         this.#refused(request, policy, verdict.refusal.rule);
@@ -149,14 +161,16 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         await this.#commit.durable();
         return { settled: true, receipt: null };
       }
-      const result = this.#book.settle(requestId, end.promptTokens + end.completionTokens, nowMs);
-      if (!result.settled) {
+      const hold = this.#book.hold(requestId);
+      if (!hold) {
         const recorded = this.#journal.recorded(requestId);
         if (!recorded || recorded.event.outcome === "unreconciled") return { settled: false };
         await this.#commit.durable();
         return { settled: true, receipt: recorded.receipt };
       }
-      const { event, decision } = recordsOf(factsOf(result.hold), end, nowMs);
+      const { event, decision } = recordsOf(factsOf(hold), end, nowMs);
+      const tokens = event.promptTokens + event.completionTokens;
+      this.#book.settle(requestId, { tokens, microdollars: event.priceMicrodollars ?? 0 }, nowMs);
       const receipt = this.#journal.append(decision, event);
       this.#upkeep.afterRecord(nowMs);
       this.#grantWaiting();
@@ -187,6 +201,14 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async policy(): Promise<PolicySnapshot | null> {
       return this.#store.policy;
+    }
+
+    async limits(models: readonly string[]): Promise<LimitsReply | null> {
+      const { policy } = this.#store;
+      if (!policy) return null;
+      const limits = limitStates(policy, this.#book, models.slice(0, MAX_MODELS).map(String), Date.now());
+      const { inFlight: running, waiting } = this.#book;
+      return { policy, limits, inFlight: { limit: policy.limits.inFlight, running, waiting } };
     }
 
     async isEmpty(): Promise<boolean> {
@@ -296,6 +318,19 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
       this.#wakeForWaiting();
       await this.#commit.durable();
+    }
+
+    /** What a limit leaves that only alerts: one record each time it is passed for the first time in its period. */
+    #recordAlerts(request: AdmitRequest, policy: PolicySnapshot): void {
+      const alerts = this.#book.takeAlerts();
+      if (alerts.length === 0) return;
+      const endUser = request.endUser?.subject ?? null;
+      const at = { region: this.#address.region, policyVersion: policy.version };
+      const { requestId, route, keyId, model, stream } = request;
+      const facts = { requestId, route, keyId, endUser, model, stream, ...at };
+      const nowMs = Date.now();
+      for (const { name } of alerts) this.#journal.append(alertRecord(facts, name, nowMs), null);
+      this.#upkeep.afterRecord(nowMs);
     }
 
     #refused(request: AdmitRequest, policy: PolicySnapshot, rule: string): void {

@@ -1,9 +1,12 @@
 import { z } from "zod";
 import type { TenantDatabaseRpc } from "../durable-objects/tenant-database.messages";
+import type { PriceBook } from "./core/prices";
 import { Databases } from "./data/databases";
 import { Directory } from "./data/directory";
 import { ModelCatalogue } from "./inference/catalogue";
 import productionModels from "./inference/models.json";
+import { parsePrices } from "./inference/prices";
+import productionPrices from "./inference/prices.json";
 import type { AiBinding } from "./inference/providers";
 import type { Region } from "./tenancy/context";
 import { objectsOf } from "./tenancy/gates";
@@ -69,6 +72,8 @@ const Env = DatabaseEnv.extend({
   AI: z.custom<AiBinding>(has("run"), "needs the Workers AI binding").optional(),
   /** JSON, as text or as an object; the repository's own catalogue without it. */
   MODEL_CATALOGUE: z.unknown().optional(),
+  /** JSON, as text or as an object; the repository's own price book without it. */
+  PRICES: z.unknown().optional(),
   UPSTREAM_URL: z.url().optional(),
   UPSTREAM_KEY: z.string().optional(),
   /** To the first byte of an upstream's reply, and between two chunks of it. */
@@ -91,8 +96,9 @@ const Env = DatabaseEnv.extend({
 });
 
 type Parsed = z.output<typeof Env>;
-export type Config = Omit<Parsed, "MODEL_CATALOGUE" | keyof z.output<typeof DatabaseEnv>> & {
+export type Config = Omit<Parsed, "MODEL_CATALOGUE" | "PRICES" | keyof z.output<typeof DatabaseEnv>> & {
   readonly catalogue: ModelCatalogue;
+  readonly prices: PriceBook;
   readonly databases: Databases;
   readonly directory: Directory;
 };
@@ -113,7 +119,7 @@ export function configFrom(env: object): Config {
   }
   const { MODEL_CATALOGUE, DATABASE, DB, DB_EU, DB_US, HYPERDRIVE, HYPERDRIVE_EU, HYPERDRIVE_US, ...others } =
     result.data;
-  const { TENANT_DATABASE, DIRECTORY, ...rest } = others;
+  const { TENANT_DATABASE, DIRECTORY, PRICES, ...rest } = others;
   const databases = new Databases(
     {
       kind: DATABASE,
@@ -124,12 +130,14 @@ export function configFrom(env: object): Config {
     rest.REGIONS,
   );
   for (const region of rest.REGIONS) bucketOf(rest, region);
-  const document = typeof MODEL_CATALOGUE === "string" ? JSON.parse(MODEL_CATALOGUE) : MODEL_CATALOGUE;
-  const catalogue = ModelCatalogue.parse(document ?? productionModels);
-  const config = { ...rest, catalogue, databases, directory: new Directory(DIRECTORY) };
+  const catalogue = ModelCatalogue.parse(documentOf(MODEL_CATALOGUE) ?? productionModels);
+  const prices = parsePrices(documentOf(PRICES) ?? productionPrices);
+  const config = { ...rest, catalogue, prices, databases, directory: new Directory(DIRECTORY) };
   parsed.set(env, config);
   return config;
 }
+
+const documentOf = (value: unknown): unknown => (typeof value === "string" ? JSON.parse(value) : value);
 
 /** The bucket that keeps what belongs to tenants of `region`. */
 export function bucketOf(

@@ -24,6 +24,9 @@ export const ERRORS = {
   request_too_large: { status: 413, type: "invalid_request_error" },
   client_closed_request: { status: 499, type: "invalid_request_error" },
   rate_limit_exceeded: { status: 429, type: "rate_limit_error" },
+  insufficient_quota: { status: 429, type: "insufficient_quota" },
+  price_unknown: { status: 403, type: "invalid_request_error" },
+  service_tier_not_in_plan: { status: 403, type: "invalid_request_error" },
   queue_full: { status: 429, type: "rate_limit_error" },
   model_refused_input: { status: 400, type: "invalid_request_error" },
   internal_error: { status: 500, type: "server_error" },
@@ -43,11 +46,16 @@ export class ApiError extends Error {
    * @param message what happened, with which value, and what to do; shown to the caller as it is
    * @param options.param the request field at fault, in the contract's spelling (`messages[0].content`)
    * @param options.headers extra reply headers, `retry-after` for instance
+   * @param options.more further members of the error body, in the wire's spelling
    */
   constructor(
     readonly code: ErrorCode,
     message: string,
-    readonly options: { readonly param?: string; readonly headers?: Readonly<Record<string, string>> } = {},
+    readonly options: {
+      readonly param?: string;
+      readonly headers?: Readonly<Record<string, string>>;
+      readonly more?: Readonly<Record<string, unknown>>;
+    } = {},
   ) {
     super(message);
     this.name = "ApiError";

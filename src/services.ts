@@ -101,6 +101,7 @@ export function gatePorts(env: object): GatePorts {
       },
       tenant: (home) => purgeTenant(env, context(home)),
     },
+    prices: config.prices,
     newAuditId: () => newId("auditEvent"),
     sha256: (text) => createHash("sha256").update(text).digest("hex"),
   };

@@ -5,6 +5,24 @@ import { type Waiter, WaitingLine } from "./waiting-line";
 
 export { MIN_OUTPUT_TOKENS, type RateRule } from "./rate-windows";
 
+/** What a call really took. */
+export interface Used {
+  readonly tokens: number;
+  /** 0 while nothing is priced. */
+  readonly microdollars: number;
+}
+
+/** A rule and where it stands: `settled` is spent, `held` is what running and waiting calls may take at worst. */
+export interface RuleState extends RateRule {
+  readonly used: number;
+  readonly settled: number;
+  readonly held: number;
+  readonly remaining: number;
+  readonly resetMs: number;
+  readonly wouldRefuse: number;
+  readonly isAlerted: boolean;
+}
+
 /** @typeParam F facts of the call; opaque here, kept in its hold */
 export interface AdmissionRequest<F> extends Draw {
   readonly facts: F;
@@ -38,9 +56,7 @@ export interface Hold<F> {
 }
 
 /** Of a rate, of the slots (`in_flight`: the line is full), or of a wait longer than the caller's patience. */
-export interface Refusal extends Omit<RateRefusal, "rule"> {
-  readonly rule: RateRule["name"] | "in_flight" | "queue_timeout";
-}
+export type Refusal = RateRefusal;
 
 export type Admission<F> =
   | { readonly verdict: "granted"; readonly outputTokens: number; readonly hold: Hold<F> }
@@ -136,13 +152,13 @@ export class AdmissionBook<F> {
   /**
    * Ends a hold with what the call really took, which is counted in the bucket of its grant: never more than its
    * worst case, for what came on top is the platform's loss. A second end, or one after the expiry, is none.
-   * @throws RangeError for tokens that cannot be counted
+   * @throws RangeError for what cannot be counted
    */
-  settle(requestId: string, tokensUsed: number, nowMs: number): { settled: true; hold: Hold<F> } | { settled: false } {
+  settle(requestId: string, used: Used, nowMs: number): { settled: true; hold: Hold<F> } | { settled: false } {
     const atMs = this.#rates.tick(nowMs);
     const hold = this.#holds.get(requestId);
     if (!hold) return { settled: false };
-    this.#rates.giveBack(hold.counted, Math.max(0, worstCaseOf(hold) - Math.max(0, tokensUsed)));
+    this.#rates.giveBack(hold.counted, worstCaseOf(hold), used);
     this.#end(hold);
     this.#averageMs += AVERAGE_WEIGHT * (atMs - hold.grantedAtMs - this.#averageMs);
     return { settled: true, hold };
@@ -155,7 +171,7 @@ export class AdmissionBook<F> {
   release(requestId: string): boolean {
     const hold = this.#holds.get(requestId);
     if (!hold) return false;
-    this.#rates.giveBack(hold.counted, worstCaseOf(hold));
+    this.#rates.giveBack(hold.counted, worstCaseOf(hold), NOTHING_USED);
     this.#end(hold);
     return true;
   }
@@ -228,10 +244,26 @@ export class AdmissionBook<F> {
     return this.#line.nextGiveUpMs();
   }
 
-  /** Each rule's state: `used` is counted and claimed; `resetMs` is the wait until nothing counts any more. */
-  rates(rules: readonly RateRule[], nowMs: number) {
+  /** Each rule's state; `resetMs` is the wait until nothing counts any more. */
+  rates(rules: readonly RateRule[], nowMs: number): RuleState[] {
     this.#rates.tick(nowMs);
-    return this.#rates.state(rules, nowMs);
+    const held = this.#heldByRule();
+    return rules.map((rule) => {
+      const { used, ...window } = this.#rates.state(rule.key, nowMs);
+      const settled = this.#rates.settledOf(rule.key) - (held.get(rule.key) ?? 0);
+      const remaining = Math.max(0, rule.limit - used);
+      return { ...rule, used, settled, held: used - settled, remaining, ...window };
+    });
+  }
+
+  /** Windows whose keys begin so: rules that count for each key or end user by itself have one for each. */
+  windowKeys(prefix: string, limit: number): string[] {
+    return this.#rates.keys(prefix, limit);
+  }
+
+  /** Alert rules that were passed for the first time in their period since the last call. */
+  takeAlerts(): RateRule[] {
+    return this.#rates.takeAlerts();
   }
 
   /** What must be written so that {@link restore} finds it. */
@@ -244,6 +276,15 @@ export class AdmissionBook<F> {
     }
     this.#dirtyHolds.clear();
     return { holds, buckets: this.#rates.takeDirty() };
+  }
+
+  /** What running calls may take at worst; requests are never given back, so they are settled at once. */
+  #heldByRule(): Map<string, number> {
+    const held = new Map<string, number>();
+    for (const hold of this.#holds.values()) {
+      for (const { rule, amount = worstCaseOf(hold) } of hold.counted) held.set(rule, (held.get(rule) ?? 0) + amount);
+    }
+    return held;
   }
 
   #known(requestId: string): Admission<F> | undefined {
@@ -269,7 +310,7 @@ export class AdmissionBook<F> {
 
   #slotRefusal(rule: "in_flight" | "queue_timeout", retryAfterMs: number): Refusal {
     const [limit, used] = [this.#inFlightLimit, this.#holds.size];
-    return { rule, key: "in_flight", limit, used, requested: 1, retryAfterMs, neverFits: false };
+    return { rule, key: "in_flight", unit: "slots", limit, used, requested: 1, retryAfterMs, neverFits: false };
   }
 
   #giveUp(nowMs: number): { requestId: string; refusal: Refusal }[] {
@@ -302,5 +343,7 @@ const grantedOf = <F>(hold: Hold<F>): Admission<F> => ({
   outputTokens: hold.outputTokens,
   hold,
 });
+
+const NOTHING_USED: Used = { tokens: 0, microdollars: 0 };
 
 const worstCaseOf = (hold: Hold<unknown>) => hold.promptTokens + hold.outputTokens * hold.choices;

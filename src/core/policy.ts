@@ -17,6 +17,23 @@ export interface ModelLimits {
   readonly tokensPerMinute: number;
 }
 
+/** A limit of the operator's own beside those of the models. Counted per definition, so changing the number of one
+ * keeps what was used of it. */
+export interface LimitRule {
+  /** Of the whole tenant, of one key, or of one end user. */
+  readonly scope: "project" | "api_key" | "end_user";
+  /** Which key or end user; null: each of them has this limit for itself. Always null for the project. */
+  readonly subject: string | null;
+  readonly metric: "requests" | "tokens" | "spend";
+  /** Requests and tokens: any 60 s, any 24 h. Spend: the calendar day or month of `timeZone`. */
+  readonly window: "minute" | "day" | "month";
+  /** Null but for spend. */
+  readonly timeZone: string | null;
+  /** Whole requests, tokens or micro-dollars. */
+  readonly limit: number;
+  readonly mode: "hard" | "shadow" | "alert";
+}
+
 export interface PolicySnapshot {
   readonly v: typeof POLICY_SCHEMA_VERSION;
   /** Grows by one with every change. */
@@ -36,6 +53,11 @@ export interface PolicySnapshot {
     /** Limits of models that the operator changed, by public model name; others follow the plan. */
     readonly models: Readonly<Record<string, ModelLimits>>;
     readonly modelDefaults: ModelLimits;
+    readonly rules: readonly LimitRule[];
+    /** Hard, of the calendar month UTC, in micro-dollars; null for none. */
+    readonly monthlySpend: number | null;
+    /** What of the plan's own numbers the operator changed; a change of plan keeps them. */
+    readonly overrides: { readonly inFlight?: number; readonly queueLength?: number };
   };
   /** Public model names the tenant may call; null means all. */
   readonly allowedModels: readonly string[] | null;
@@ -49,11 +71,16 @@ export interface PolicySnapshot {
 }
 
 /** A stored policy of any version up to this one; what an earlier one did not know has its first value. */
-export const readPolicy = (stored: string): PolicySnapshot => ({
-  ...FIRST_VALUES,
-  ...(JSON.parse(stored) as Omit<PolicySnapshot, keyof typeof FIRST_VALUES>),
-});
+export function readPolicy(stored: string): PolicySnapshot {
+  const policy = JSON.parse(stored) as PolicySnapshot;
+  return { ...FIRST_VALUES, ...policy, limits: { ...FIRST_LIMITS, ...policy.limits } };
+}
 export const FIRST_VALUES = { isolation: "pool", retentionDays: 30 } as const satisfies Partial<PolicySnapshot>;
+export const FIRST_LIMITS = {
+  rules: [],
+  monthlySpend: null,
+  overrides: {},
+} as const satisfies Partial<PolicySnapshot["limits"]>;
 
 /** The limits of `model` (public name) under `policy`. */
 export function modelLimits(policy: PolicySnapshot, model: string): ModelLimits {

@@ -1,11 +1,25 @@
-import { BUCKET_MS, type Bucket, MinuteWindow, WINDOW_MS } from "./minute-window";
+import { type Bucket, CountingWindow } from "./counting-window";
+import { MINUTE, type Period, periodNamed } from "./periods";
+
+export type RateUnit = "requests" | "tokens" | "microdollars";
+/** `shadow` counts what it would refuse, `alert` marks the first time it is passed; neither refuses anything. */
+export type RateMode = "hard" | "shadow" | "alert";
 
 export interface RateRule {
-  /** Names the window; unique within a tenant. */
+  /** Names the window; unique within a tenant. What it counts over is part of it, see {@link periodOfKey}. */
   readonly key: string;
-  readonly name: "requests_per_minute" | "tokens_per_minute" | "end_user_requests_per_minute";
-  readonly unit: "requests" | "tokens";
+  /** What a refusal calls it. */
+  readonly name: string;
+  readonly unit: RateUnit;
   readonly limit: number;
+  /** Hard without it. */
+  readonly mode?: RateMode;
+}
+
+/** Micro-dollars per million tokens. */
+export interface TokenPrice {
+  readonly input: number;
+  readonly output: number;
 }
 
 /** What a call takes from its rates. */
@@ -17,13 +31,16 @@ export interface Draw {
   /** Cap per choice. */
   readonly outputTokens: number;
   readonly choices: number;
-  /** The caller named no cap, so it may be lowered to what the token limits still allow. */
+  /** The caller named no cap, so it may be lowered to what token limits and budgets still allow. */
   readonly outputLowerable: boolean;
+  /** Without it nothing can be counted in micro-dollars. */
+  readonly price?: TokenPrice | null;
 }
 
 export interface RateRefusal {
-  readonly rule: RateRule["name"];
+  readonly rule: string;
   readonly key: string;
+  readonly unit: RateUnit | "slots";
   readonly limit: number;
   /** Counted, and claimed by those who wait. */
   readonly used: number;
@@ -33,22 +50,55 @@ export interface RateRefusal {
   readonly neverFits: boolean;
 }
 
-/** Where a draw's tokens were counted. */
-export type Counted = readonly { readonly rule: string; readonly bucketMs: number }[];
+/** Where a draw was counted, and how much, in each window that a settlement corrects. */
+export type Counted = readonly {
+  readonly rule: string;
+  readonly bucketMs: number;
+  /** Missing in what earlier versions stored: tokens, at the worst case of the hold. */
+  readonly unit?: "tokens" | "microdollars";
+  readonly amount?: number;
+}[];
 export type RuleBucket = Bucket & { readonly rule: string };
+
+/** A rule's window as it stands. */
+export interface WindowState {
+  readonly used: number;
+  readonly resetMs: number;
+  /** What a shadow rule would have refused in its period. */
+  readonly wouldRefuse: number;
+  /** Whether an alert rule was passed in its period. */
+  readonly isAlerted: boolean;
+}
 
 /** A cap is never lowered below this: a shorter answer helps nobody. */
 export const MIN_OUTPUT_TOKENS = 16;
 const NO_CLAIMS: ReadonlyMap<string, number> = new Map();
+/** Windows beside a rule's own, in front of its key, where no name of an end user can stand; they share its period. */
+const WOULD_REFUSE = "!would_refuse/";
+const ALERTED = "!alerted/";
 
 /**
- * The rates of one tenant: a window per rule, and what waiting requests claim of it. All share one clock, which
- * {@link tick} moves and which never goes back. Windows that ran empty are dropped.
+ * Keys of these kinds have their period as their second part (`spend/month@Europe.Berlin/project/`), slashes of a
+ * time zone written as dots. All others, those of the first version (`rpm/…`, `tpm/…`), count minutes.
+ */
+const WITH_PERIOD: ReadonlySet<string> = new Set(["requests", "tokens", "spend"]);
+
+export function periodOfKey(key: string): Period {
+  const [kind = "", period = ""] = key.replace(WOULD_REFUSE, "").replace(ALERTED, "").split("/", 2);
+  return WITH_PERIOD.has(kind) ? periodNamed(period.replaceAll(".", "/")) : MINUTE;
+}
+
+/**
+ * The rates and budgets of one tenant: a window per rule, and what waiting requests claim of it. All share one clock,
+ * which {@link tick} moves and which never goes back. Windows that ran empty are dropped.
  */
 export class RateWindows {
-  readonly #windows = new Map<string, MinuteWindow>(); // in the order in which they run empty
+  readonly #windows = new Map<string, CountingWindow>();
+  /** Keys by period, each in the order in which its windows run empty. */
+  readonly #order = new Map<string, Set<string>>();
   readonly #claims = new Map<string, number>();
   readonly #touched = new Set<string>();
+  readonly #alerts: RateRule[] = [];
   #left: { rule: string; bucketMs: number }[] = [];
   #atMs = 0;
 
@@ -60,7 +110,7 @@ export class RateWindows {
     const rates = new RateWindows();
     const inOrder = [...buckets].sort((a, b) => b.bucketMs - a.bucketMs);
     const newestFirst = [...Map.groupBy(inOrder, (bucket) => bucket.rule)];
-    for (const [rule, own] of newestFirst.reverse()) rates.#windows.set(rule, MinuteWindow.restore(own));
+    for (const [rule, own] of newestFirst.reverse()) rates.#keep(rule, CountingWindow.restore(own, periodOfKey(rule)));
     rates.#atMs = Math.max(atMs, inOrder[0]?.bucketMs ?? 0);
     return rates;
   }
@@ -72,19 +122,23 @@ export class RateWindows {
   tick(nowMs: number): number {
     if (!Number.isFinite(nowMs)) throw new RangeError(`${nowMs} is no time`);
     this.#atMs = Math.max(this.#atMs, nowMs);
-    for (const [rule, window] of this.#windows) {
-      window.total(this.#atMs);
-      if (!window.isEmpty) break;
-      for (const bucketMs of window.takeDirty().remove) this.#left.push({ rule, bucketMs });
-      this.#windows.delete(rule);
+    for (const keys of this.#order.values()) {
+      for (const rule of keys) {
+        const window = this.#windows.get(rule);
+        window?.total(this.#atMs);
+        if (window && !window.isEmpty) break;
+        for (const bucketMs of window?.takeDirty().remove ?? []) this.#left.push({ rule, bucketMs });
+        this.#windows.delete(rule);
+        keys.delete(rule);
+      }
     }
     return this.#atMs;
   }
 
   /**
-   * The cap for which every rate has room beside what is counted and claimed, or the refusal of the rate that keeps
-   * the caller away longest. Its wait is exact as long as nothing else happens; where only those who wait stand in
-   * the way, it is a full window, an estimate.
+   * The cap for which every hard rate has room beside what is counted and claimed, or the refusal of the rate that
+   * keeps the caller away longest. Its wait is exact as long as nothing else happens; where only those who wait stand
+   * in the way, it is a full window, an estimate.
    */
   fit(draw: Draw, nowMs: number): { outputTokens: number } | RateRefusal {
     return this.#fit(draw, this.#claims, nowMs);
@@ -95,24 +149,29 @@ export class RateWindows {
     return this.#fit(draw, NO_CLAIMS, nowMs);
   }
 
-  /** Counts a draw now. @returns where its tokens went */
+  /** Counts a draw now. @returns where its tokens and its money went */
   count(draw: Draw): Counted {
-    const counted: { rule: string; bucketMs: number }[] = [];
-    for (const rule of draw.rates) {
-      const window = this.#windows.get(rule.key) ?? new MinuteWindow();
-      const bucketMs = window.add(costOf(rule, draw), this.#atMs);
-      this.#windows.delete(rule.key); // to the end: it runs empty last now
-      this.#windows.set(rule.key, window);
-      this.#touched.add(rule.key);
-      if (rule.unit === "tokens") counted.push({ rule: rule.key, bucketMs });
+    const counted: { rule: string; bucketMs: number; unit: "tokens" | "microdollars"; amount: number }[] = [];
+    for (const rule of draw.rates) this.#watch(rule, costOf(rule, draw));
+    for (const rule of onceEach(draw.rates)) {
+      const amount = costOf(rule, draw);
+      const bucketMs = this.#add(rule.key, amount);
+      if (rule.unit !== "requests") counted.push({ rule: rule.key, bucketMs, unit: rule.unit, amount });
     }
     return counted;
   }
 
-  /** Gives tokens back to the buckets that counted them, as far as these still count. */
-  giveBack(counted: Counted, tokens: number): void {
-    for (const { rule, bucketMs } of counted) {
-      this.#windows.get(rule)?.correct(bucketMs, -tokens);
+  /**
+   * Gives back to the buckets that counted them what was not used of tokens and money, as far as these still count.
+   * What came on top of the worst case is the platform's loss.
+   */
+  giveBack(
+    counted: Counted,
+    worstTokens: number,
+    used: { readonly tokens: number; readonly microdollars: number },
+  ): void {
+    for (const { rule, bucketMs, unit = "tokens", amount = worstTokens } of counted) {
+      this.#windows.get(rule)?.correct(bucketMs, -Math.max(0, amount - Math.max(0, used[unit])));
       this.#touched.add(rule);
     }
   }
@@ -125,13 +184,36 @@ export class RateWindows {
     this.#addClaims(draw, -1);
   }
 
-  /** Each rule's state now; `used` is counted and claimed, `resetMs` the wait until nothing counts any more. */
-  state(rules: readonly RateRule[], nowMs: number) {
-    return rules.map(({ key, name, unit, limit }) => {
-      const used = this.#counted(key) + (this.#claims.get(key) ?? 0);
-      const resetMs = this.#windows.get(key)?.resetMs(nowMs) ?? 0;
-      return { key, name, unit, limit, used, remaining: Math.max(0, limit - used), resetMs };
-    });
+  /** Alert rules that were passed for the first time in their period since the last call. */
+  takeAlerts(): RateRule[] {
+    return this.#alerts.splice(0);
+  }
+
+  /** A window's state now; `used` is counted and claimed, `resetMs` the wait until nothing counts any more. */
+  state(key: string, nowMs: number): WindowState {
+    const used = this.#counted(key) + (this.#claims.get(key) ?? 0);
+    const resetMs = this.#windows.get(key)?.resetMs(nowMs) ?? 0;
+    return {
+      used,
+      resetMs,
+      wouldRefuse: this.#counted(WOULD_REFUSE + key),
+      isAlerted: this.#counted(ALERTED + key) > 0,
+    };
+  }
+
+  /** What a window has counted, without the claims of those who wait. */
+  settledOf(key: string): number {
+    return this.#counted(key);
+  }
+
+  /** Windows whose keys begin so, at most `limit`. */
+  keys(prefix: string, limit: number): string[] {
+    const found: string[] = [];
+    for (const key of this.#windows.keys()) {
+      if (found.length === limit) break;
+      if (key.startsWith(prefix)) found.push(key);
+    }
+    return found;
   }
 
   /** What must be written so that {@link restore} finds it. */
@@ -148,6 +230,33 @@ export class RateWindows {
     return { upsert, remove };
   }
 
+  #add(key: string, amount: number): number {
+    const window = this.#windows.get(key) ?? new CountingWindow(periodOfKey(key));
+    const bucketMs = window.add(amount, this.#atMs);
+    this.#keep(key, window);
+    this.#touched.add(key);
+    return bucketMs;
+  }
+
+  /** At the end of its period's order: it runs empty last now. */
+  #keep(key: string, window: CountingWindow): void {
+    const { name } = window.period;
+    const keys = this.#order.get(name) ?? new Set();
+    this.#order.set(name, keys);
+    keys.delete(key);
+    keys.add(key);
+    this.#windows.set(key, window);
+  }
+
+  #watch(rule: RateRule, amount: number): void {
+    if ((rule.mode ?? "hard") === "hard" || this.#counted(rule.key) + amount <= rule.limit) return;
+    if (rule.mode === "shadow") this.#add(WOULD_REFUSE + rule.key, 1);
+    else if (this.#counted(ALERTED + rule.key) === 0) {
+      this.#add(ALERTED + rule.key, 1);
+      this.#alerts.push(rule);
+    }
+  }
+
   #counted(rule: string): number {
     const window = this.#windows.get(rule);
     if (!window) return 0;
@@ -156,15 +265,16 @@ export class RateWindows {
   }
 
   #fit(draw: Draw, claims: ReadonlyMap<string, number>, nowMs: number): { outputTokens: number } | RateRefusal {
-    const rates = draw.rates.map((rule) => {
-      const claimed = claims.get(rule.key) ?? 0;
-      return { rule, claimed, used: this.#counted(rule.key) + claimed };
-    });
+    const rates = draw.rates
+      .filter(({ mode = "hard" }) => mode === "hard")
+      .map((rule) => {
+        const claimed = claims.get(rule.key) ?? 0;
+        return { rule, claimed, used: this.#counted(rule.key) + claimed };
+      });
     let { outputTokens } = draw;
     for (const { rule, used } of rates) {
-      if (rule.unit !== "tokens" || !draw.outputLowerable) continue;
-      const affordable = Math.floor((rule.limit - used - draw.promptTokens) / draw.choices);
-      outputTokens = Math.min(outputTokens, Math.max(affordable, MIN_OUTPUT_TOKENS));
+      if (rule.unit === "requests" || !draw.outputLowerable) continue;
+      outputTokens = Math.min(outputTokens, Math.max(affordable(rule, used, draw), MIN_OUTPUT_TOKENS));
     }
     let longest: RateRefusal | undefined;
     for (const { rule, claimed, used } of rates) {
@@ -177,17 +287,17 @@ export class RateWindows {
   }
 
   #refusal(rule: RateRule, cost: number, used: number, claimed: number, nowMs: number): RateRefusal {
-    const { name, key, limit } = rule;
-    const refusal = { rule: name, key, limit, used, requested: cost };
+    const { name, key, unit, limit } = rule;
+    const refusal = { rule: name, key, unit, limit, used, requested: cost };
     if (cost > limit) return { ...refusal, retryAfterMs: 0, neverFits: true };
     const window = this.#windows.get(key);
     const exact = window && cost + claimed <= limit;
-    const retryAfterMs = exact ? window.retryAfterMs(cost + claimed, limit, nowMs) : WINDOW_MS + BUCKET_MS;
+    const retryAfterMs = exact ? window.retryAfterMs(cost + claimed, limit, nowMs) : periodOfKey(key).longestMs;
     return { ...refusal, retryAfterMs, neverFits: false };
   }
 
   #addClaims(draw: Draw, sign: 1 | -1): void {
-    for (const rule of draw.rates) {
+    for (const rule of onceEach(draw.rates)) {
       const claimed = (this.#claims.get(rule.key) ?? 0) + sign * costOf(rule, draw);
       if (claimed === 0) this.#claims.delete(rule.key);
       else this.#claims.set(rule.key, claimed);
@@ -195,11 +305,42 @@ export class RateWindows {
   }
 }
 
+/** A shadow beside the hard limit of the same kind shares its window, which counts each call once. */
+function onceEach(rates: readonly RateRule[]): RateRule[] {
+  const byKey = new Map(rates.map((rule) => [rule.key, rule]));
+  return byKey.size === rates.length ? [...rates] : [...byKey.values()];
+}
+
 const keepsAwayMs = (refusal: RateRefusal) => (refusal.neverFits ? Number.POSITIVE_INFINITY : refusal.retryAfterMs);
+
+/** Output tokens per choice that a limit on tokens or money still has room for beside the prompt. */
+function affordable(rule: RateRule, used: number, { promptTokens, choices, price }: Draw): number {
+  const room = rule.limit - used;
+  if (rule.unit === "tokens") return Math.floor((room - promptTokens) / choices);
+  if (!price || price.output === 0) return Number.POSITIVE_INFINITY;
+  return Math.floor((room * PER_MILLION - promptTokens * price.input) / price.output / choices);
+}
+
+const PER_MILLION = 1_000_000;
+
+/** A worst case in whole micro-dollars, rounded up: what is settled never exceeds it. */
+export const worstCaseMicrodollars = (price: TokenPrice, promptTokens: number, outputTokens: number): number =>
+  Math.ceil((promptTokens * price.input + outputTokens * price.output) / PER_MILLION);
 
 /** @throws RangeError for numbers that cannot be counted, before anything is */
 function costOf(rule: RateRule, draw: Draw): number {
-  const cost = rule.unit === "requests" ? 1 : draw.promptTokens + draw.outputTokens * draw.choices;
+  const cost = amountOf(rule.unit, draw);
   if (!Number.isSafeInteger(cost) || cost < 0) throw new RangeError(`a cost of ${cost} cannot be counted`);
   return cost;
+}
+
+function amountOf(unit: RateUnit, { promptTokens, outputTokens, choices, price }: Draw): number {
+  switch (unit) {
+    case "requests":
+      return 1;
+    case "tokens":
+      return promptTokens + outputTokens * choices;
+    case "microdollars":
+      return price ? worstCaseMicrodollars(price, promptTokens, outputTokens * choices) : 0;
+  }
 }

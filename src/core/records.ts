@@ -1,3 +1,5 @@
+import { type CallPrices, microdollarsOf, UNPRICED } from "./prices";
+
 /**
  * What a model call leaves behind, forever: one usage event (what is counted and billed) and one decision record
  * (who decided what, and why). Schema version 1 of both; later versions add fields and keep reading these.
@@ -46,9 +48,10 @@ export interface DecisionRecord {
   /** Request id; for refusals that stand for many requests, the id of the first. */
   readonly id: string;
   readonly atMs: number;
-  readonly kind: "model_call" | "cache_hit" | "refusal";
-  readonly outcome: Outcome | "refused";
-  /** The rule that refused, else null. */
+  /** `alert`: a limit that only alerts was passed; the call itself has its own record. */
+  readonly kind: "model_call" | "cache_hit" | "refusal" | "alert";
+  readonly outcome: Outcome | "refused" | "alerted";
+  /** The rule that refused or alerted, else null. */
   readonly rule: string | null;
   /** Requests that this record stands for; above 1 only for refusals. */
   readonly count: number;
@@ -91,6 +94,8 @@ export interface CallFacts {
   /** Reserved: an upper bound of the prompt, and output cap times choices. */
   readonly reservedPromptTokens: number;
   readonly reservedOutputTokens: number;
+  /** In force at admission; missing in calls that an earlier version admitted. */
+  readonly prices?: CallPrices;
 }
 
 /** What is known of a call once it ended. */
@@ -132,6 +137,9 @@ export function recordsOf(
   const promptTokens = Math.min(end.promptTokens, facts.reservedPromptTokens);
   const completionTokens = Math.min(end.completionTokens, facts.reservedOutputTokens);
   const overrunTokens = end.promptTokens - promptTokens + (end.completionTokens - completionTokens);
+  const cachedTokens = Math.min(end.cachedTokens, promptTokens);
+  const { price, priceVersion, cost, costVersion } = facts.prices ?? UNPRICED;
+  const tokens = { promptTokens, cachedTokens, completionTokens };
   const event: UsageEvent = {
     v: USAGE_EVENT_VERSION,
     id: facts.requestId,
@@ -144,14 +152,15 @@ export function recordsOf(
     serviceTier: facts.serviceTier,
     batch: false,
     promptTokens,
-    cachedTokens: Math.min(end.cachedTokens, promptTokens),
+    cachedTokens,
     completionTokens,
     estimated: end.estimated,
     overrunTokens,
-    priceMicrodollars: null,
-    priceVersion: null,
-    costMicrodollars: null,
-    costVersion: null,
+    priceMicrodollars: price && microdollarsOf(price, tokens),
+    priceVersion,
+    // The overrun is not the tenant's, but the provider asks for it.
+    costMicrodollars: cost && microdollarsOf(cost, end),
+    costVersion,
   };
   const decision: DecisionRecord = {
     v: DECISION_VERSION,

@@ -3,7 +3,8 @@ import { ApiError, ERRORS } from "../errors";
 /** The contract's error body; also what a stream carries when it breaks. */
 export function errorBody(error: ApiError) {
   const { type } = ERRORS[error.code];
-  return { error: { message: error.message, type, param: error.options.param ?? null, code: error.code } };
+  const { param = null, more = {} } = error.options;
+  return { error: { message: error.message, type, param, code: error.code, ...more } };
 }
 
 /** Anything thrown, as an error of ours; what is not ours is told apart only in the log. */

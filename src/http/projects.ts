@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { setSuspended } from "../tenancy/limits";
 import {
   archiveProject,
   createProject,
@@ -65,6 +66,12 @@ export const postArchiveProject: Handler = async (c) =>
 
 export const postRestoreProject: Handler = async (c) =>
   c.json(projectToWire(await restoreProject(c.var.services, c.var.tenant, projectId(c))));
+
+export const postSuspendProject: Handler = async (c) =>
+  c.json(projectToWire(await setSuspended(c.var.services, c.var.tenant, projectId(c), true)));
+
+export const postResumeProject: Handler = async (c) =>
+  c.json(projectToWire(await setSuspended(c.var.services, c.var.tenant, projectId(c), false)));
 
 const projectToWire = (row: ProjectRow) => ({
   id: row.id,

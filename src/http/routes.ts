@@ -3,12 +3,14 @@ import { getAdminApiKey, getAdminApiKeys, postAdminApiKey, removeAdminApiKey } f
 import { getProjectApiKey, getProjectApiKeys, removeProjectApiKey } from "./api-keys";
 import { getAuditLogs } from "./audit-logs";
 import { createChatCompletion } from "./chat-completions";
+import { getCosts } from "./costs";
 import { getDecisions } from "./decisions";
 import { createEmbedding } from "./embeddings";
 import { postEndUserToken } from "./end-user-tokens";
 import type { Handler } from "./handler";
 import { getHealth } from "./health";
 import { getIsolation, postIsolation } from "./isolation";
+import { getLimits, getProjectLimits, postPlan, postProjectLimits } from "./limits";
 import { getModel, listModels } from "./models";
 import {
   getProject,
@@ -17,6 +19,8 @@ import {
   postModifyProject,
   postProject,
   postRestoreProject,
+  postResumeProject,
+  postSuspendProject,
 } from "./projects";
 import { getRateLimits, postRateLimit } from "./rate-limits";
 import { getRetention, postRetention } from "./retention";
@@ -29,6 +33,7 @@ import {
   postServiceAccountKey,
   removeServiceAccount,
 } from "./service-accounts";
+import { getSpendLimit, postSpendLimit, removeSpendLimit } from "./spend-limit";
 import { getCompletionsUsage, getEmbeddingsUsage } from "./usage";
 
 const control = (
@@ -66,6 +71,7 @@ export const ROUTES: readonly Route[] = [
 
   control("account", "POST", "/v1/tenantry/end_user_tokens", postEndUserToken),
   control("account", "GET", "/v1/tenantry/decisions", getDecisions),
+  control("account", "GET", "/v1/tenantry/limits", getLimits),
 
   control("admin", "POST", "/v1/organization/projects", postProject),
   control("admin", "GET", "/v1/organization/projects", getProjects),
@@ -83,6 +89,9 @@ export const ROUTES: readonly Route[] = [
   control("admin", "DELETE", `${PROJECT}/api_keys/:api_key_id`, removeProjectApiKey),
   control("admin", "GET", `${PROJECT}/rate_limits`, getRateLimits),
   control("admin", "POST", `${PROJECT}/rate_limits/:rate_limit_id`, postRateLimit),
+  control("admin", "GET", `${PROJECT}/spend_limit`, getSpendLimit),
+  control("admin", "POST", `${PROJECT}/spend_limit`, postSpendLimit),
+  control("admin", "DELETE", `${PROJECT}/spend_limit`, removeSpendLimit),
   control("admin", "GET", "/v1/organization/admin_api_keys", getAdminApiKeys),
   control("admin", "POST", "/v1/organization/admin_api_keys", postAdminApiKey),
   control("admin", "GET", "/v1/organization/admin_api_keys/:key_id", getAdminApiKey),
@@ -90,8 +99,14 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", "/v1/organization/audit_logs", getAuditLogs),
   control("admin", "GET", "/v1/organization/usage/completions", getCompletionsUsage),
   control("admin", "GET", "/v1/organization/usage/embeddings", getEmbeddingsUsage),
+  control("admin", "GET", "/v1/organization/costs", getCosts),
 
   control("admin", "POST", `${SETTINGS}/restore`, postRestoreProject),
+  control("admin", "POST", `${SETTINGS}/suspend`, postSuspendProject),
+  control("admin", "POST", `${SETTINGS}/resume`, postResumeProject),
+  control("admin", "POST", `${SETTINGS}/plan`, postPlan),
+  control("admin", "GET", `${SETTINGS}/limits`, getProjectLimits),
+  control("admin", "POST", `${SETTINGS}/limits`, postProjectLimits),
   control("admin", "GET", `${SETTINGS}/isolation`, getIsolation),
   control("admin", "POST", `${SETTINGS}/isolation`, postIsolation),
   control("admin", "GET", `${SETTINGS}/retention`, getRetention),

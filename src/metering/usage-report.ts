@@ -26,6 +26,26 @@ export interface UsageQuery {
   readonly groupBy: readonly Dimension[];
 }
 
+export interface CostQuery {
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly projectIds: readonly string[] | null;
+  readonly apiKeyIds: readonly string[] | null;
+  readonly groupBy: readonly ("project_id" | "line_item" | "api_key_id")[];
+}
+export interface CostResult {
+  readonly projectId: string | null;
+  readonly apiKeyId: string | null;
+  /** `<model>, input and output`: what of a model is not told apart here is one line. */
+  readonly lineItem: string | null;
+  priceMicrodollars: number;
+}
+export interface CostBucket {
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly results: readonly CostResult[];
+}
+
 export interface UsageResult {
   /** Values of the dimensions asked for; null for the others. */
   readonly dimensions: Readonly<Record<Dimension, string | boolean | null>>;
@@ -51,19 +71,8 @@ export async function usageReport(
 ): Promise<UsageBucket[]> {
   const width = BUCKET_MS[query.width];
   const fromMs = query.fromMs - (query.fromMs % width);
-  const hours = new Map<string, ProjectUsage>();
-  const hourFromMs = fromMs - (fromMs % HOUR_MS);
-  const rows = await readRollups(ports.data(operator), { ...query, fromMs: hourFromMs });
-  if (rows.length === ROLLUP_READ_LIMIT) {
-    const message = "This time has more usage than one reply can add up. Ask for a shorter time or fewer projects.";
-    throw new ApiError("invalid_value", message, { param: "start_time" });
-  }
-  for (const row of rows) hours.set(nameOf(row), row);
-  for (const row of await tailOf(ports, operator, query)) {
-    if (row.kind !== query.kind || row.hourMs < hourFromMs || row.hourMs >= query.toMs) continue;
-    hours.set(nameOf(row), row);
-  }
-  const matching = [...hours.values()].filter((row) => matches(row, query));
+  const hours = await hoursOf(ports, operator, query, fromMs - (fromMs % HOUR_MS));
+  const matching = hours.filter((row) => matches(row, query));
   const buckets: UsageBucket[] = [];
   for (let at = fromMs; at < query.toMs; at += width) {
     const parts = matching.flatMap((row) => partOf(row, at, width));
@@ -72,8 +81,69 @@ export async function usageReport(
   return buckets;
 }
 
+/** What tenants pay, by UTC day; the same sources as usage, so both always agree. */
+export async function costReport(
+  ports: TenancyPorts,
+  operator: TenantContext,
+  query: CostQuery,
+): Promise<CostBucket[]> {
+  const day = BUCKET_MS["1d"];
+  const fromMs = query.fromMs - (query.fromMs % day);
+  const [completions, embeddings] = await Promise.all(
+    (["completions", "embeddings"] as const).map((kind) => hoursOf(ports, operator, { ...query, kind }, fromMs)),
+  );
+  const rows = [...(completions ?? []), ...(embeddings ?? [])].filter(
+    ({ keyId }) => query.apiKeyIds === null || query.apiKeyIds.includes(keyId),
+  );
+  const buckets: CostBucket[] = [];
+  for (let at = fromMs; at < query.toMs; at += day) {
+    const results = new Map<string, CostResult>();
+    for (const row of rows) {
+      if (row.hourMs < at || row.hourMs >= at + day) continue;
+      const by = <T>(dimension: CostQuery["groupBy"][number], value: T) =>
+        query.groupBy.includes(dimension) ? value : null;
+      const about = {
+        projectId: by("project_id", row.projectId),
+        apiKeyId: by("api_key_id", row.keyId),
+        lineItem: by("line_item", `${row.model}, ${row.kind}`),
+      };
+      const name = JSON.stringify(about);
+      const result = results.get(name) ?? { ...about, priceMicrodollars: 0 };
+      result.priceMicrodollars += row.priceMicrodollars;
+      results.set(name, result);
+    }
+    buckets.push({ fromMs: at, toMs: at + day, results: [...results.values()] });
+  }
+  return buckets;
+}
+
+/** The ledger's hours of one kind; where one project is asked for, its own gate's replace what the ledger has. */
+async function hoursOf(
+  ports: TenancyPorts,
+  operator: TenantContext,
+  query: Pick<UsageQuery, "kind" | "toMs" | "projectIds">,
+  fromMs: number,
+): Promise<ProjectUsage[]> {
+  const hours = new Map<string, ProjectUsage>();
+  const rows = await readRollups(ports.data(operator), { ...query, fromMs });
+  if (rows.length === ROLLUP_READ_LIMIT) {
+    const message = "This time has more usage than one reply can add up. Ask for a shorter time or fewer projects.";
+    throw new ApiError("invalid_value", message, { param: "start_time" });
+  }
+  for (const row of rows) hours.set(nameOf(row), row);
+  for (const row of await tailOf(ports, operator, query)) {
+    if (row.kind !== query.kind || row.hourMs < fromMs || row.hourMs >= query.toMs) continue;
+    hours.set(nameOf(row), row);
+  }
+  return [...hours.values()];
+}
+
 /** What one project's own gate knows and the ledger may not have yet; an organization-wide read does without. */
-async function tailOf(ports: TenancyPorts, operator: TenantContext, query: UsageQuery): Promise<ProjectUsage[]> {
+async function tailOf(
+  ports: TenancyPorts,
+  operator: TenantContext,
+  query: Pick<UsageQuery, "projectIds">,
+): Promise<ProjectUsage[]> {
   const [projectId, ...others] = query.projectIds ?? [];
   if (projectId === undefined || others.length > 0) return [];
   const project = await ports.authenticator.enterTenant(operator, projectId);

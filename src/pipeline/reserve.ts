@@ -1,10 +1,10 @@
-import type { AdmitRequest, RateState, Refusal } from "../../durable-objects/tenant-gate.messages";
+import type { AdmitReply, AdmitRequest, RateState, Refusal } from "../../durable-objects/tenant-gate.messages";
 import { ApiError } from "../errors";
 import { tenantRefused } from "../tenancy/authenticate";
 import type { Actor } from "../tenancy/context";
 import { askGate } from "../tenancy/gates";
 import type { ModelCall } from "./model-call";
-import { promptTokenBound } from "./model-request";
+import { type ModelRequest, promptTokenBound } from "./model-request";
 
 /**
  * Reserves the call's worst case at the tenant's gate: a request, tokens, a slot. May wait in the tenant's line.
@@ -19,7 +19,7 @@ export async function reserve(call: ModelCall): Promise<void> {
   const reply = await askGate(() => gate.admit(request));
   call.signal.removeEventListener("abort", leave);
   if (reply.admitted) call.reservation = reply;
-  else if ("reason" in reply) throw tenantRefused(reply.reason);
+  else if ("reason" in reply) throw refusedFor(reply.reason, call.request);
   else throw rateLimited(reply.refusal, call.request.model, reply.rates);
 }
 
@@ -53,7 +53,32 @@ function keyIdOf(actor: Actor): string {
   return actor.keyId;
 }
 
+function refusedFor(reason: Extract<AdmitReply, { reason: unknown }>["reason"], request: ModelRequest): ApiError {
+  const headers = { "x-should-retry": "false" };
+  switch (reason) {
+    case "price_unknown": {
+      const message = `'${request.model}' has no price here, and a budget is in force: the call could overspend it unseen. Ask whoever runs this platform.`;
+      return new ApiError("price_unknown", message, { param: "model", headers });
+    }
+    case "tier_not_in_plan": {
+      const message = `This project's plan has no service tier '${request.serviceTier}'. Leave 'service_tier' out.`;
+      return new ApiError("service_tier_not_in_plan", message, { param: "service_tier", headers });
+    }
+    default:
+      return tenantRefused(reason);
+  }
+}
+
+/** A budget is no rate: what SDKs do with a 429, trying again, would only cost. */
+function overBudget({ rule, limit, used, requested }: Refusal, rates: readonly RateState[]): ApiError {
+  const [limitUsd, usedUsd, askedUsd] = [limit, used, requested].map((micro) => `$${(micro / 1e6).toFixed(6)}`);
+  const message = `The budget ${rule} is exhausted: limit ${limitUsd}, spent and held ${usedUsd}, this request at most ${askedUsd}. Ask for less output, or for a larger budget.`;
+  const headers = { ...rateHeaders(rates), "x-should-retry": "false" };
+  return new ApiError("insufficient_quota", message, { headers, more: { limits: rates.map(rateToWire) } });
+}
+
 function rateLimited(refusal: Refusal, model: string, rates: readonly RateState[]): ApiError {
+  if (refusal.unit === "microdollars") return overBudget(refusal, rates);
   const { rule, limit, used, requested, retryAfterMs, neverFits } = refusal;
   const state = `limit ${limit}, used ${used}, requested ${requested}`;
   const advice = neverFits
@@ -65,15 +90,23 @@ function rateLimited(refusal: Refusal, model: string, rates: readonly RateState[
     ? { "x-should-retry": "false" }
     : { "retry-after": String(Math.ceil(retryAfterMs / 1000)), "retry-after-ms": String(retryAfterMs) };
   const headers = { ...rateHeaders(rates), ...retry };
-  return new ApiError(waits ? "queue_full" : "rate_limit_exceeded", message, { headers });
+  const more = { limits: rates.map(rateToWire) };
+  return new ApiError(waits ? "queue_full" : "rate_limit_exceeded", message, { headers, more });
 }
+
+/** A rule and where it stands, as replies explain it. Money is micro-dollars. */
+export const rateToWire = ({ name, unit, limit, settled, held, remaining, resetMs, mode = "hard" }: RateState) => ({
+  ...{ rule: name, unit, mode, limit, settled, held, remaining, reset_seconds: resetMs / 1000 },
+});
 
 /** `x-ratelimit-*` for requests and tokens of the model, as OpenAI's rate-limit guide names them. */
 export function rateHeaders(rates: readonly RateState[]): Record<string, string> {
   const headers: Record<string, string> = {};
   for (const unit of ["requests", "tokens"] as const) {
     // Where an end user's own limit is the tighter one, that is what its caller must know.
-    const rate = rates.filter((one) => one.unit === unit).sort((a, b) => a.remaining - b.remaining)[0];
+    // Headers speak of minutes; days and budgets stand in /v1/tenantry/limits.
+    const minutes = rates.filter((one) => one.unit === unit && /^(rpm|tpm)\/|\/minute\//.test(one.key));
+    const rate = minutes.filter(({ mode = "hard" }) => mode === "hard").sort((a, b) => a.remaining - b.remaining)[0];
     if (!rate) continue;
     headers[`x-ratelimit-limit-${unit}`] = String(rate.limit);
     headers[`x-ratelimit-remaining-${unit}`] = String(rate.remaining);

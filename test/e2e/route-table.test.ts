@@ -62,12 +62,14 @@ const BODIES: Readonly<Record<string, string>> = {
   "/v1/organization/admin_api_keys": '{"name":"x"}',
   "/v1/tenantry/projects/:project_id/isolation": '{"isolation":"pool"}',
   "/v1/tenantry/projects/:project_id/retention": '{"days":30}',
+  "/v1/tenantry/projects/:project_id/plan": '{"plan":"standard"}',
+  "/v1/organization/projects/:project_id/spend_limit": '{"threshold_amount":100,"currency":"USD","interval":"month"}',
 };
 const bodyOf = (route: Route) =>
   route.method === "POST"
     ? (BODIES[route.path] ?? (route.path.endsWith("service_accounts") ? '{"name":"x"}' : "{}"))
     : undefined;
-const takesBody = (route: Route) => route.method === "POST" && !/\/(archive|restore)$/.test(route.path);
+const takesBody = (route: Route) => route.method === "POST" && !/\/(archive|restore|suspend|resume)$/.test(route.path);
 const rightKey = (route: Route) => (route.scope === "admin" ? platform.adminKey : ada.key);
 const wrongKind = (route: Route) => (route.scope === "admin" ? ada.key : platform.adminKey);
 

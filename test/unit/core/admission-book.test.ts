@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { AdmissionBook, type AdmissionRequest, MIN_OUTPUT_TOKENS } from "../../../src/core/admission-book";
-import { type Facts, perMinute, request, START_MS, tokensPerMinute } from "./requests";
+import { type Facts, perMinute, request, START_MS, tokensPerMinute, used } from "./requests";
 
 const verdictsOf = (book: AdmissionBook<Facts>, count: number, changed: Partial<AdmissionRequest<Facts>>) =>
   Array.from({ length: count }, (_, index) => book.admit(request(`r${index}`, changed), START_MS));
@@ -20,7 +20,7 @@ describe("admission: rates", () => {
     expect(refused).toEqual({
       verdict: "refused",
       refusal: {
-        ...{ rule: "requests_per_minute", key: "rpm", limit: 1, used: 1, requested: 1 },
+        ...{ rule: "requests_per_minute", key: "rpm", unit: "requests", limit: 1, used: 1, requested: 1 },
         ...{ retryAfterMs: 59_250, neverFits: false },
       },
     });
@@ -54,7 +54,7 @@ describe("admission: rates", () => {
     const rules = [tokensPerMinute(1_000)];
     book.admit(request("a", { rates: rules, choices: 3 }), START_MS);
     expect(book.rates(rules, START_MS)[0]).toMatchObject({ used: 310, remaining: 690, resetMs: 60_250 });
-    book.settle("a", 42, START_MS + 5_000);
+    book.settle("a", used(42), START_MS + 5_000);
     expect(book.rates(rules, START_MS + 5_000)[0]).toMatchObject({ used: 42, remaining: 958, resetMs: 55_250 });
     expect(book.rates(rules, START_MS + 60_250)[0]).toMatchObject({ used: 0, resetMs: 0 });
   });
@@ -63,7 +63,7 @@ describe("admission: rates", () => {
     const book = new AdmissionBook<Facts>();
     const rules = [tokensPerMinute(1_000)];
     book.admit(request("a", { rates: rules }), START_MS);
-    book.settle("a", 5_000, START_MS);
+    book.settle("a", used(5_000), START_MS);
     expect(book.rates(rules, START_MS)[0]?.used).toBe(110);
   });
 
@@ -93,7 +93,7 @@ describe("admission: rates", () => {
     }
     expect(() => book.admit(request("a", { rates }), Number.NaN)).toThrow(RangeError);
     book.admit(request("a", { rates }), START_MS);
-    expect(() => book.settle("a", Number.NaN, START_MS)).toThrow(RangeError);
+    expect(() => book.settle("a", used(Number.NaN), START_MS)).toThrow(RangeError);
     expect(book.rates(rates, START_MS).map(({ used }) => used)).toEqual([1, 110]);
     expect(book.inFlight).toBe(1);
   });
@@ -146,7 +146,7 @@ describe("admission: slots and the line", () => {
     expect(book.admit(request("first", { ...one, class: "priority" }), START_MS)).toMatchObject({ position: 0 });
     expect(book.admit(request("second", one), START_MS)).toMatchObject({ position: 1 });
     expect(book.grantWaiting(START_MS)).toEqual([]);
-    book.settle("running", 0, START_MS + 2_000);
+    book.settle("running", used(0), START_MS + 2_000);
     const [grant, ...others] = book.grantWaiting(START_MS + 2_000);
     expect(others).toEqual([]);
     expect(grant).toMatchObject({
@@ -180,7 +180,7 @@ describe("admission: slots and the line", () => {
     expect(book.admit(request("x", { ...narrow, giveUpAtMs: START_MS + 1_000 }), START_MS)).toMatchObject({
       refusal: { rule: "queue_timeout", retryAfterMs: 1_000 },
     });
-    book.settle("r0", 0, START_MS + 12_000); // 2 s becomes 3 s
+    book.settle("r0", used(0), START_MS + 12_000); // 2 s becomes 3 s
     book.admit(request("r3", narrow), START_MS + 12_000);
     expect(book.admit(request("x", { ...narrow, giveUpAtMs: START_MS + 13_500 }), START_MS + 12_000)).toMatchObject({
       refusal: { rule: "queue_timeout", retryAfterMs: 1_500 },
@@ -272,15 +272,15 @@ describe("admission: holds", () => {
   it("end once: a second settle, a settle after the release or the expiry is none", () => {
     const book = new AdmissionBook<Facts>();
     verdictsOf(book, 3, { holdMs: 1_000, rates: [tokensPerMinute(1_000)] });
-    expect(book.settle("r0", 0, START_MS)).toMatchObject({ settled: true, hold: { requestId: "r0" } });
-    expect(book.settle("r0", 0, START_MS)).toEqual({ settled: false });
+    expect(book.settle("r0", used(0), START_MS)).toMatchObject({ settled: true, hold: { requestId: "r0" } });
+    expect(book.settle("r0", used(0), START_MS)).toEqual({ settled: false });
     book.release("r1");
-    expect(book.settle("r1", 0, START_MS)).toEqual({ settled: false });
+    expect(book.settle("r1", used(0), START_MS)).toEqual({ settled: false });
     expect(book.nextHoldExpiryMs()).toBe(START_MS + 1_000);
     expect(book.nextDueMs()).toBe(START_MS + 1_000);
     expect(book.expire(START_MS + 999).unreconciled).toEqual([]);
     expect(book.expire(START_MS + 1_000).unreconciled.map((hold) => hold.requestId)).toEqual(["r2"]);
-    expect(book.settle("r2", 0, START_MS + 1_000)).toEqual({ settled: false });
+    expect(book.settle("r2", used(0), START_MS + 1_000)).toEqual({ settled: false });
     expect(book.rates([tokensPerMinute(1_000)], START_MS)[0]?.used).toBe(110); // the overdue one: silence means spent
     expect(book.nextDueMs()).toBeUndefined();
   });
@@ -294,7 +294,7 @@ describe("admission: holds", () => {
     const restored = AdmissionBook.restore({ holds: holds.upsert, buckets: buckets.upsert });
     expect(restored.hold("r0")).toEqual(book.hold("r0"));
     expect([restored.inFlight, restored.waiting]).toEqual([1, 0]);
-    expect(restored.settle("r0", 7, START_MS)).toMatchObject({ settled: true });
+    expect(restored.settle("r0", used(7), START_MS)).toMatchObject({ settled: true });
     expect(restored.rates(one.rates, START_MS).map(({ used }) => used)).toEqual([1, 7]);
   });
 

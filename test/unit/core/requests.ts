@@ -13,6 +13,9 @@ export const tokensPerMinute = (tokens: number): RateRule => ({
   ...{ key: "tpm", name: "tokens_per_minute", unit: "tokens", limit: tokens },
 });
 
+/** What a call really took. */
+export const used = (tokens: number, microdollars = 0) => ({ tokens, microdollars });
+
 /** A request that everything has room for; what a test is about stands in `changed`. */
 export function request(requestId: string, changed: Partial<AdmissionRequest<Facts>> = {}): AdmissionRequest<Facts> {
   return {

@@ -254,7 +254,7 @@ export class World {
   #settle(index: number, tokens: number): void {
     const id = this.#anyId(index);
     const grant = this.held.get(id);
-    const answer = this.book.settle(id, tokens, this.#tell());
+    const answer = this.book.settle(id, { tokens, microdollars: 0 }, this.#tell());
     expect(answer.settled).toBe(grant !== undefined);
     if (grant) {
       expect(answer).toEqual({ settled: true, hold: grant.hold });

@@ -1,6 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { BUCKET_MS, type Bucket, MinuteWindow, WINDOW_MS } from "../../../src/core/minute-window";
+import { type Bucket, CountingWindow } from "../../../src/core/counting-window";
+
+const [BUCKET_MS, WINDOW_MS] = [250, 60_000];
 
 /*
  * Bugs put in on purpose, each of which made at least one of these tests fail: a bucket that leaves at b + 60,000, or
@@ -30,13 +32,13 @@ const LIMIT = 10;
 /** Storage as the gate keeps it: only what takeDirty told. */
 class Stored {
   readonly rows = new Map<number, number>();
-  save(window: MinuteWindow): void {
+  save(window: CountingWindow): void {
     const { upsert, remove } = window.takeDirty();
     for (const { bucketMs, count } of upsert) this.rows.set(bucketMs, count);
     for (const bucketMs of remove) this.rows.delete(bucketMs);
   }
-  restore(): MinuteWindow {
-    return MinuteWindow.restore([...this.rows].map(([bucketMs, count]) => ({ bucketMs, count })));
+  restore(): CountingWindow {
+    return CountingWindow.restore([...this.rows].map(([bucketMs, count]) => ({ bucketMs, count })));
   }
 }
 
@@ -50,7 +52,7 @@ interface Added {
 /** Draws as long as there is room and calls `onAdd` after each; knows nothing of the window but its answers. */
 function play(steps: readonly Step[], allowed: { jump: boolean; restart: boolean }, onAdd: (all: Added[]) => void) {
   const stored = new Stored();
-  let window = new MinuteWindow();
+  let window = new CountingWindow();
   let [realMs, clockMs, newestMs] = [START_MS, START_MS, 0]; // the window was told no time yet
   const added: Added[] = [];
   for (const each of steps) {
@@ -108,7 +110,7 @@ describe("minute window", () => {
   it("counts exactly the buckets [b, b + 250) until b + 60,250, neither longer nor shorter", () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(gapMs, fc.nat({ max: 5 })), { maxLength: 40 }), gapMs, (adds, afterMs) => {
-        const window = new MinuteWindow();
+        const window = new CountingWindow();
         const counted: Bucket[] = [];
         let nowMs = START_MS + 1;
         for (const [eachGapMs, count] of adds) {
@@ -125,10 +127,10 @@ describe("minute window", () => {
   });
 
   it("takes a clock that goes back for one that stands still, also after a restart", () => {
-    const window = new MinuteWindow();
+    const window = new CountingWindow();
     window.total(START_MS + 10_000);
     expect(window.add(1, START_MS)).toBe(START_MS + 10_000);
-    const restored = MinuteWindow.restore(window.buckets());
+    const restored = CountingWindow.restore(window.buckets());
     expect(restored.add(1, START_MS)).toBe(START_MS + 10_000);
     expect(restored.total(START_MS + 70_249)).toBe(2);
     expect(restored.total(START_MS + 70_250)).toBe(0);
@@ -142,14 +144,14 @@ describe("minute window", () => {
         fc.integer({ min: 1, max: LIMIT }),
         fc.nat({ max: 30_000 }),
         (adds, cost, backMs) => {
-          const window = new MinuteWindow();
+          const window = new CountingWindow();
           let nowMs = START_MS;
           for (const [eachGapMs, count] of adds) {
             nowMs += eachGapMs;
             window.add(count, nowMs);
           }
           const askedMs = nowMs - backMs; // also by a clock that went back
-          const fitsAt = (atMs: number) => MinuteWindow.restore(window.buckets()).total(atMs) + cost <= LIMIT;
+          const fitsAt = (atMs: number) => CountingWindow.restore(window.buckets()).total(atMs) + cost <= LIMIT;
           const waitMs = window.retryAfterMs(cost, LIMIT, askedMs);
           expect(fitsAt(askedMs + waitMs)).toBe(true);
           if (waitMs > 0) expect(fitsAt(askedMs + waitMs - 1)).toBe(false);
@@ -159,11 +161,11 @@ describe("minute window", () => {
   });
 
   it("refuses to promise a time for what never fits", () => {
-    expect(() => new MinuteWindow().retryAfterMs(11, LIMIT, START_MS)).toThrow(RangeError);
+    expect(() => new CountingWindow().retryAfterMs(11, LIMIT, START_MS)).toThrow(RangeError);
   });
 
   it("refuses costs and corrections that are no whole numbers, before they change anything", () => {
-    const window = new MinuteWindow();
+    const window = new CountingWindow();
     for (const cost of [Number.NaN, -1, 0.5, Number.POSITIVE_INFINITY]) {
       expect(() => window.add(cost, START_MS)).toThrow(RangeError);
     }
@@ -173,7 +175,7 @@ describe("minute window", () => {
   });
 
   it("corrects in the bucket that counted, never below zero, and not once it has left", () => {
-    const window = new MinuteWindow();
+    const window = new CountingWindow();
     const bucketMs = window.add(5, START_MS);
     window.add(2, START_MS + 30_000);
     window.correct(bucketMs, -3);
@@ -187,7 +189,7 @@ describe("minute window", () => {
   });
 
   it("is empty exactly when resetMs says so, and does not wait for what was corrected to nothing", () => {
-    const window = new MinuteWindow();
+    const window = new CountingWindow();
     expect(window.resetMs(START_MS)).toBe(0);
     window.add(1, START_MS);
     const corrected = window.add(4, START_MS + 1_000);
@@ -201,7 +203,7 @@ describe("minute window", () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
         const stored = new Stored();
-        const window = new MinuteWindow();
+        const window = new CountingWindow();
         let nowMs = START_MS;
         const buckets: number[] = [];
         for (const each of steps) {

@@ -1,26 +1,27 @@
-/** A window's bucket: how much was counted in these 250 ms. */
+import { MINUTE, type Period } from "./periods";
+
+/** How much was counted in the bucket that starts then. */
 export interface Bucket {
   readonly bucketMs: number;
   readonly count: number;
 }
 
-export const BUCKET_MS = 250;
-export const WINDOW_MS = 60_000;
-
 /**
- * An exact sliding window: what was counted in a bucket `[b, b + 250)` counts until `b + 250 + 60,000`, so no interval
- * of 60 s ever holds more than was allowed. Deterministic: the clock is an argument, and one that goes back counts as
- * standing still.
+ * What was counted over a period. Exact: in a sliding one, what was counted in a bucket counts until a full window
+ * after the bucket's end, so no interval of that length ever holds more than was allowed. Deterministic: the clock is
+ * an argument, and one that goes back counts as standing still.
  */
-export class MinuteWindow {
+export class CountingWindow {
   readonly #buckets = new Map<number, number>(); // bucket start → count, oldest first
   readonly #dirty = new Set<number>();
   #total = 0;
   #newestMs = 0;
 
+  constructor(readonly period: Period = MINUTE) {}
+
   /** @param buckets as {@link buckets} gave them, in any order */
-  static restore(buckets: readonly Bucket[]): MinuteWindow {
-    const window = new MinuteWindow();
+  static restore(buckets: readonly Bucket[], period?: Period): CountingWindow {
+    const window = new CountingWindow(period);
     for (const { bucketMs, count } of [...buckets].sort((a, b) => a.bucketMs - b.bucketMs)) {
       window.#buckets.set(bucketMs, count);
       window.#total += count;
@@ -44,7 +45,7 @@ export class MinuteWindow {
   add(cost: number, nowMs: number): number {
     if (!Number.isSafeInteger(cost) || cost < 0) throw new RangeError(`a cost of ${cost} cannot be counted`);
     this.#expire(nowMs);
-    const bucketMs = this.#newestMs - (this.#newestMs % BUCKET_MS);
+    const bucketMs = this.period.bucketOf(this.#newestMs);
     this.#buckets.set(bucketMs, (this.#buckets.get(bucketMs) ?? 0) + cost);
     this.#dirty.add(bucketMs);
     this.#total += cost;
@@ -77,7 +78,7 @@ export class MinuteWindow {
     for (const [bucketMs, count] of this.#buckets) {
       if (excess <= 0) break;
       excess -= count;
-      waitMs = leavesAtMs(bucketMs) - nowMs;
+      waitMs = this.period.leavesAtMs(bucketMs) - nowMs;
     }
     return waitMs;
   }
@@ -89,7 +90,7 @@ export class MinuteWindow {
     for (const [bucketMs, count] of this.#buckets) {
       if (rest <= 0) break; // what follows was corrected to nothing
       rest -= count;
-      waitMs = leavesAtMs(bucketMs) - nowMs;
+      waitMs = this.period.leavesAtMs(bucketMs) - nowMs;
     }
     return waitMs;
   }
@@ -120,13 +121,10 @@ export class MinuteWindow {
   #expire(nowMs: number): void {
     this.#newestMs = Math.max(this.#newestMs, nowMs);
     for (const [bucketMs, count] of this.#buckets) {
-      if (leavesAtMs(bucketMs) > this.#newestMs) return;
+      if (this.period.leavesAtMs(bucketMs) > this.#newestMs) return;
       this.#buckets.delete(bucketMs);
       this.#dirty.add(bucketMs);
       this.#total -= count;
     }
   }
 }
-
-/** What was counted at the bucket's very end must have left a full window behind it. */
-const leavesAtMs = (bucketMs: number) => bucketMs + BUCKET_MS + WINDOW_MS;
