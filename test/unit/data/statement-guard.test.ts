@@ -1,10 +1,16 @@
 import { getTableName } from "drizzle-orm";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { parse } from "sqlite3-parser";
+import { describe, expect, it, vi } from "vitest";
 import * as schema from "../../../src/data/schema";
 import { judge, StatementGuard } from "../../../src/data/statement-guard";
 import { FUNCTIONS } from "../../../src/data/statement-scope";
 import { ADA, Arena, type Attack, BOB, changed, HONEST } from "./statement-attacks";
+
+vi.mock("sqlite3-parser", async (original) => {
+  const actual = await original<typeof import("sqlite3-parser")>();
+  return { ...actual, parse: vi.fn(actual.parse) };
+});
 
 const TABLES = new Set(Object.values(schema).map((table) => getTableName(table)));
 const guard = new StatementGuard(TABLES);
@@ -241,6 +247,46 @@ describe("the guard refuses what reaches beyond the tenants' tables", () => {
   });
 });
 
+describe("the guard refuses syntax that the product does not write, harmless or not", () => {
+  it.each([
+    [`select project.* from project where ${OWN}`, /TableStarResultColumn/],
+    [`select name collate nocase from project where ${OWN}`, /CollateExpr/],
+    [`select name, count(*) over () from project where ${OWN}`, /FunctionTail/],
+    [`select name from project where ${OWN} window w as (order by name)`, /WindowDef/],
+    [`select name from project indexed by project_by_creation where ${OWN}`, /IndexedByIndexed/],
+    [
+      "select t.name from project t join api_key u using (tenant_id) where t.tenant_id = ? and u.tenant_id = ?",
+      /Using/,
+    ],
+    ["insert into project default values", /among the columns/],
+    [NEW.replace("service_account", "service_account as excluded").concat(` values ${ROW}`), /alias/],
+    [`select name from project where ${OWN} and name = '${"x".repeat(20_000)}'`, /too long/],
+  ])("%.90s", (sql, reason) => {
+    expect(refusal({ sql, params: [ADA, ADA] })).toMatch(reason);
+  });
+});
+
+describe("unless deleted rows are asked for, the guard demands that each table's deleted_at is NULL, not", () => {
+  it.each([
+    "",
+    "and project.deleted_at is not null",
+    "and project.deleted_at notnull",
+    "and project.deleted_at not null",
+    "and project.deleted_at is 5",
+    "and project.deleted_at is project.deleted_at",
+    "and (project.deleted_at is null or 1 = 1)",
+    "and not project.deleted_at is null",
+    "and (project.deleted_at is null) = 0",
+    "and project.archived_at is null",
+    "and coalesce(project.deleted_at, 5) = 5 and project.name is not null",
+  ])("%j", (condition) => {
+    const attack = { sql: `select name from project where ${OWN} ${condition}`, params: [ADA] };
+    expect(refusal(attack, true)).toBe("");
+    expect(refusal(attack, false)).toMatch(/deleted rows/);
+    expect(arena.digsUp(attack), "without the guard it digs them up").toBe(true);
+  });
+});
+
 describe("the guard refuses what SQLite and Postgres would read differently", () => {
   const subselect = "(select max(name) from api_key)";
   it.each([
@@ -249,6 +295,7 @@ describe("the guard refuses what SQLite and Postgres would read differently", ()
       `select name from project where /* /* */ ${OWN} and -- */\n 1 = 1`,
       /is not allowed in it/,
     ],
+    ["comments of any kind", `select name from project where ${OWN} /* and more */`, /\/\* is not allowed/],
     ["comments to the end of a line", `select name from project where ${OWN} --`, /-- is not allowed/],
     ["escaped quotes", `select e'\\', ', ${subselect}, ' from project where ${OWN}`, /is not allowed in it/],
     ["expressions in brackets", `select id [${subselect}] from project where ${OWN}`, /plain names/],
@@ -277,6 +324,38 @@ describe("the guard refuses what SQLite and Postgres would read differently", ()
     const start = "select name from project where project.tenant_id = $1";
     expect(refusal({ sql: `${start} ${second} ${first} ${third}`, params: [ADA, "x", "y"] })).toBe("");
     expect(refusal({ sql: `${start} ${third}`, params: [ADA, "x", "y"] })).toMatch(/not numbered in the order/);
+  });
+});
+
+describe("the guard counts ? from left to right", () => {
+  it("in every clause, whatever the order in which the tree has them", () => {
+    const own = (table: string) => `(select count(*) from ${table} where ${table}.tenant_id = ? and id <> ?)`;
+    const sql = `select ${own("api_key")}, ? from project where name <> ? and ${OWN} limit ${own("api_key")}, ${own("service_account")}`;
+    expect(judge(sql, TABLES)).toMatchObject({ allowed: true, tenantParameters: [0, 4, 5, 7] });
+  });
+});
+
+describe("the guard's memory", () => {
+  const text = (id: number) => `select name from project where ${OWN} and created_at = ${id}`;
+  const parsesOf = (small: StatementGuard, sql: string) => {
+    vi.mocked(parse).mockClear();
+    try {
+      small.assertScoped({ sql, params: [ADA] }, ADA, true);
+    } catch {
+      // refused
+    }
+    return vi.mocked(parse).mock.calls.length;
+  };
+
+  it("holds so many texts, of which the one unused for longest goes first", () => {
+    const small = new StatementGuard(TABLES, 2);
+    expect([1, 2, 1, 3, 1, 2].map((id) => parsesOf(small, text(id)))).toEqual([1, 1, 0, 1, 0, 1]);
+  });
+
+  it("holds no text that is refused", () => {
+    const small = new StatementGuard(TABLES, 2);
+    const bad = "select name from project";
+    expect([bad, bad, text(1), bad, text(1)].map((sql) => parsesOf(small, sql))).toEqual([1, 1, 1, 1, 0]);
   });
 });
 
