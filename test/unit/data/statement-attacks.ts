@@ -75,7 +75,7 @@ const written = (words: readonly Word[]): Attack => ({
 });
 
 /** `?` of what is put into a statement is Bob. */
-const wordsFrom = (sql: string): Word[] => wordsOf({ sql, params: Array(9).fill(BOB) });
+const wordsFrom = (sql: string, whose = BOB): Word[] => wordsOf({ sql, params: Array(9).fill(whose) });
 
 /** What is put among the words of an honest statement. Nothing that could reach a file: these are run. */
 const STRANGERS: readonly string[] = [
@@ -151,16 +151,41 @@ const REWRITES: readonly (readonly [words: string, instead: string])[] = [
   ["returning", "returning (select group_concat(name) from project),"],
 ];
 
+const OTHERS = `"api_key" as "k" where ${scope("k")}`;
+/** The same with what is still honest, `?` being Ada: so that what is changed is not always small. */
+const ADDITIONS: readonly (readonly [words: string, instead: string])[] = [
+  ['"name"', `coalesce((select max("k"."name") from ${OTHERS}), 'none')`],
+  ['"name"', 'lower("name")'],
+  ['"id"', 'min("id", ?)'],
+  ["?", `(select count(*) from ${OTHERS})`],
+  ["?", 'coalesce(?, (select "p"."id" from "project" as "p" where "p"."tenant_id" = ? limit 1))'],
+  ["null", `(select max("k"."created_at") from ${OTHERS})`],
+  ["and", `and exists (select 1 from ${OTHERS}) and`],
+  ["and", `and (1 = 1 or "id" not in (select "k"."id" from ${OTHERS})) and`],
+  ["where", `left join "project" as "p" on ${scope("p")} where`],
+  ["where", `inner join "service_account" as "s" on "s"."id" <> ? and ${scope("s")} where`],
+  ["where", 'inner join json_each(\'[1, 2]\') as "j" on "j"."value" > 1 where'],
+  ["is null", `is null and 'r1' in (select "k"."id" from ${OTHERS} group by "k"."id" having count(*) > 0)`],
+  ["order by", `order by (select count(*) from ${OTHERS}), "name",`],
+  ["limit ?", `limit (select count(*) from ${OTHERS})`],
+  ["returning", `returning (select "k"."name" from ${OTHERS}),`],
+  ["set", `set "created_at" = (select max("k"."created_at") from ${OTHERS}),`],
+  ["null )", "null), (?, ?, 'new', 'new', 2, 2, null)"],
+];
+
 const place = fc.nat(999);
 type Change = (words: readonly Word[]) => readonly Word[];
-const rewrite: fc.Arbitrary<Change> = fc
-  .tuple(fc.constantFrom(...REWRITES), place)
-  .map(([[from, to], at]) => (words) => {
-    const sought = wordsFrom(from).map(({ text }) => text);
-    const isAt = (start: number) => sought.every((text, i) => text === "*" || text === words[start + i]?.text);
-    const found = words.flatMap((_, start) => (isAt(start) ? [start] : []));
-    const start = found[at % found.length];
-    return start === undefined ? words : words.toSpliced(start, sought.length, ...wordsFrom(to));
+/** One of the rewrites that fit, `?` being `whose`. */
+const rewriteBy = (table: typeof REWRITES, whose: string): fc.Arbitrary<Change> =>
+  fc.tuple(place, place).map(([which, at]) => (words) => {
+    const fitting = table.flatMap(([from, to]) => {
+      const sought = wordsFrom(from).map(({ text }) => text);
+      const isAt = (start: number) => sought.every((text, i) => text === "*" || text === words[start + i]?.text);
+      const starts = words.flatMap((_, start) => (isAt(start) ? [start] : []));
+      return starts.length > 0 ? [{ starts, count: sought.length, to }] : [];
+    });
+    const { starts, count, to } = fitting[which % fitting.length] ?? { starts: [], count: 0, to: "" };
+    return words.toSpliced(starts[at % starts.length] ?? 0, count, ...wordsFrom(to, whose));
   });
 const slip: fc.Arbitrary<Change> = fc
   .record({
@@ -180,14 +205,20 @@ const slip: fc.Arbitrary<Change> = fc
     return words.toSpliced(at, kind === "replace" ? 1 : 0, ...wordsFrom(stranger));
   });
 
-/** Honest statements after up to three changes: many leak, many are broken, some are still honest. */
+const worse = fc.oneof({ weight: 3, arbitrary: rewriteBy(REWRITES, BOB) }, { weight: 1, arbitrary: slip });
+
+/** Honest statements after up to five changes: many leak, many are broken, some are still honest. */
 export const changed: fc.Arbitrary<Attack> = fc
   .tuple(
     fc.constantFrom(...HONEST),
-    fc.array(fc.oneof({ weight: 3, arbitrary: rewrite }, { weight: 1, arbitrary: slip }), { maxLength: 3 }),
+    fc.array(rewriteBy(ADDITIONS, ADA), { maxLength: 3 }),
+    fc.oneof(
+      { weight: 1, arbitrary: fc.constant([]) },
+      { weight: 3, arbitrary: fc.array(worse, { minLength: 1, maxLength: 2 }) },
+    ),
   )
-  .map(([honest, changes]) =>
-    written(changes.reduce((words, change) => change(words), wordsOf(honest) as readonly Word[])),
+  .map(([honest, added, changes]) =>
+    written([...added, ...changes].reduce((words, change) => change(words), wordsOf(honest) as readonly Word[])),
   );
 
 const DDL = readFileSync(join(import.meta.dirname, "../../../migrations/d1/0000_init.sql"), "utf8");
