@@ -1,4 +1,5 @@
 import { Deadlines } from "./deadlines";
+import { DRAW_MS, type DrawCost, GateLeases, type Lease } from "./gate-leases";
 import { type Counted, type Draw, type RateRefusal, type RateRule, RateWindows, type RuleBucket } from "./rate-windows";
 import type { ServiceTier } from "./records";
 import { type Waiter, WaitingLine } from "./waiting-line";
@@ -67,6 +68,8 @@ export type LineVerdict<F> =
   | { readonly requestId: string; readonly hold: Hold<F> }
   | { readonly requestId: string; readonly refusal: Refusal };
 
+/** One lease takes at most this part of what is left: near a limit leases shrink to nothing, and calls ask one by one. */
+const LEASE_SHARE = 8;
 /** What a call is expected to take while nothing is known. */
 const FIRST_GUESS_MS = 2_000;
 /** Weight of the newest duration in the moving average. */
@@ -93,22 +96,27 @@ export class AdmissionBook<F> {
   readonly #expiries = new Deadlines();
   readonly #line = new WaitingLine<Waiting<F>>();
   readonly #dirtyHolds = new Set<string>();
+  readonly #leases = new GateLeases<F>();
   #inFlightLimit = 0;
   #averageMs = FIRST_GUESS_MS;
 
   /** From what {@link takeDirty} persisted. Those who waited are gone: so are their callers. */
   static restore<F>(stored: {
     readonly holds: readonly Hold<F>[];
+    /** Missing where none are given out: then nothing was counted ahead of the clock. */
+    readonly leases?: readonly Lease<F>[] | undefined;
     readonly buckets: readonly RuleBucket[];
   }): AdmissionBook<F> {
     const book = new AdmissionBook<F>();
-    let atMs = 0;
+    const leases = stored.leases ?? [];
+    let atMs = leases.reduce((latest, { grantedAtMs }) => Math.max(latest, grantedAtMs), 0);
+    book.#leases.restore(leases);
     for (const hold of stored.holds) {
       book.#holds.set(hold.requestId, hold);
       book.#expiries.set(hold.requestId, hold.expiresAtMs);
       atMs = Math.max(atMs, hold.grantedAtMs);
     }
-    book.#rates = RateWindows.restore(stored.buckets, atMs);
+    book.#rates = RateWindows.restore(stored.buckets, atMs, stored.leases ? DRAW_MS : 0);
     return book;
   }
 
@@ -116,8 +124,9 @@ export class AdmissionBook<F> {
     return this.#holds.get(requestId);
   }
 
+  /** Calls that run, and draws that may. */
   get inFlight(): number {
-    return this.#holds.size;
+    return this.#holds.size + this.#leases.slots;
   }
 
   get waiting(): number {
@@ -137,7 +146,7 @@ export class AdmissionBook<F> {
     const fit = this.#rates.fit(request, nowMs);
     if ("rule" in fit) return { verdict: "refused", refusal: fit };
     const fitted = { ...request, outputTokens: fit.outputTokens };
-    if (this.#holds.size < request.inFlightLimit && this.#line.size === 0) {
+    if (this.inFlight < request.inFlightLimit && this.#line.size === 0) {
       return grantedOf(this.#grant(fitted, atMs, atMs));
     }
     const position = this.#line.ahead(request.class, atMs);
@@ -176,6 +185,41 @@ export class AdmissionBook<F> {
     return true;
   }
 
+  /**
+   * A prepaid slice of draws like this request, to a caller that was just granted one: as many as it asks for, fewer
+   * the nearer a limit is, none while anybody waits.
+   */
+  lease(id: string, request: AdmissionRequest<F>, wanted: number, nowMs: number): Lease<F> | undefined {
+    const atMs = this.#rates.tick(nowMs);
+    if (this.#line.size > 0) return undefined;
+    const slots = request.inFlightLimit - this.inFlight;
+    const share = (room: number) => Math.floor(room / LEASE_SHARE);
+    const draws = Math.min(wanted, share(slots), share(this.#rates.timesItFits(request, wanted * LEASE_SHARE)));
+    if (draws < 1) return undefined;
+    return this.#leases.grant(id, request.facts, request, draws, this.#rates, atMs, request.holdMs);
+  }
+
+  leaseOf(id: string): Lease<F> | undefined {
+    return this.#leases.get(id);
+  }
+
+  /** As {@link settle}, for a call that drew on a lease. @returns undefined where the lease is over */
+  settleDraw(id: string, worst: DrawCost, used: Used, nowMs: number): Lease<F> | undefined {
+    this.#rates.tick(nowMs);
+    return this.#leases.settle(id, worst, used, this.#rates);
+  }
+
+  /** An isolate draws no more on a lease; `running` are those of its calls that nobody has settled yet. */
+  returnLease(id: string, running: readonly DrawCost[], nowMs: number): void {
+    this.#rates.tick(nowMs);
+    this.#leases.giveBack(id, running, this.#rates);
+  }
+
+  /** Leases that nobody settled or returned in time; they stay counted at their worst case. */
+  expireLeases(nowMs: number): Lease<F>[] {
+    return this.#leases.expire(this.#rates.tick(nowMs));
+  }
+
   /** A waiting request goes away. @returns false for one that does not wait */
   leave(requestId: string): boolean {
     const waiting = this.#line.remove(requestId);
@@ -203,7 +247,7 @@ export class AdmissionBook<F> {
   grantWaiting(nowMs: number): LineVerdict<F>[] {
     const atMs = this.#rates.tick(nowMs);
     const verdicts: LineVerdict<F>[] = this.#giveUp(nowMs);
-    while (this.#holds.size < this.#inFlightLimit) {
+    while (this.inFlight < this.#inFlightLimit) {
       const next = this.#line.pop(nowMs);
       if (!next) break;
       const { id: requestId, request, enqueuedAtMs } = next;
@@ -237,7 +281,8 @@ export class AdmissionBook<F> {
   }
 
   nextHoldExpiryMs(): number | undefined {
-    return this.#expiries.nextMs();
+    const nextMs = Math.min(this.#expiries.nextMs() ?? Infinity, this.#leases.nextDueMs() ?? Infinity);
+    return nextMs === Infinity ? undefined : nextMs;
   }
 
   nextGiveUpMs(): number | undefined {
@@ -275,7 +320,7 @@ export class AdmissionBook<F> {
       else holds.remove.push(requestId);
     }
     this.#dirtyHolds.clear();
-    return { holds, buckets: this.#rates.takeDirty() };
+    return { holds, leases: this.#leases.takeDirty(), buckets: this.#rates.takeDirty() };
   }
 
   /** What running calls may take at worst; requests are never given back, so they are settled at once. */
@@ -283,6 +328,10 @@ export class AdmissionBook<F> {
     const held = new Map<string, number>();
     for (const hold of this.#holds.values()) {
       for (const { rule, amount = worstCaseOf(hold) } of hold.counted) held.set(rule, (held.get(rule) ?? 0) + amount);
+    }
+    for (const lease of this.#leases.all()) {
+      for (const { rule, unit = "tokens" } of lease.counted) held.set(rule, (held.get(rule) ?? 0) + lease[unit]);
+      for (const { rule } of lease.requestsCounted) held.set(rule, (held.get(rule) ?? 0) + lease.draws);
     }
     return held;
   }
@@ -309,7 +358,7 @@ export class AdmissionBook<F> {
   }
 
   #slotRefusal(rule: "in_flight" | "queue_timeout", retryAfterMs: number): Refusal {
-    const [limit, used] = [this.#inFlightLimit, this.#holds.size];
+    const [limit, used] = [this.#inFlightLimit, this.inFlight];
     return { rule, key: "in_flight", unit: "slots", limit, used, requested: 1, retryAfterMs, neverFits: false };
   }
 

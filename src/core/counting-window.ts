@@ -16,16 +16,21 @@ export class CountingWindow {
   readonly #dirty = new Set<number>();
   #total = 0;
   #newestMs = 0;
+  #latestMs = 0; // start of the latest bucket, which may lie ahead
 
   constructor(readonly period: Period = MINUTE) {}
 
-  /** @param buckets as {@link buckets} gave them, in any order */
-  static restore(buckets: readonly Bucket[], period?: Period): CountingWindow {
+  /**
+   * @param buckets as {@link buckets} gave them, in any order
+   * @param aheadMs how far ahead of the clock the newest may have been counted
+   */
+  static restore(buckets: readonly Bucket[], period?: Period, aheadMs = 0): CountingWindow {
     const window = new CountingWindow(period);
     for (const { bucketMs, count } of [...buckets].sort((a, b) => a.bucketMs - b.bucketMs)) {
       window.#buckets.set(bucketMs, count);
       window.#total += count;
-      window.#newestMs = bucketMs;
+      window.#latestMs = bucketMs;
+      window.#newestMs = bucketMs - aheadMs;
     }
     return window;
   }
@@ -39,14 +44,18 @@ export class CountingWindow {
   /**
    * Counts a cost; whether it fits is the caller's to ask.
    * @param cost whole, ≥ 0
+   * @param aheadMs counts it so much later than now: it counts from now on, and leaves as if it came then
    * @returns the start of the bucket it counts in
    * @throws RangeError for another cost: one NaN would open the window forever
    */
-  add(cost: number, nowMs: number): number {
+  add(cost: number, nowMs: number, aheadMs = 0): number {
     if (!Number.isSafeInteger(cost) || cost < 0) throw new RangeError(`a cost of ${cost} cannot be counted`);
     this.#expire(nowMs);
-    const bucketMs = this.period.bucketOf(this.#newestMs);
+    const bucketMs = this.period.bucketOf(this.#newestMs + aheadMs);
+    const isInOrder = bucketMs >= this.#latestMs || this.#buckets.has(bucketMs);
     this.#buckets.set(bucketMs, (this.#buckets.get(bucketMs) ?? 0) + cost);
+    if (!isInOrder) this.#sort();
+    this.#latestMs = Math.max(this.#latestMs, bucketMs);
     this.#dirty.add(bucketMs);
     this.#total += cost;
     return bucketMs;
@@ -116,6 +125,13 @@ export class CountingWindow {
     }
     this.#dirty.clear();
     return { upsert, remove };
+  }
+
+  /** Oldest first again, after something was counted before what was counted ahead. */
+  #sort(): void {
+    const inOrder = [...this.#buckets].sort(([a], [b]) => a - b);
+    this.#buckets.clear();
+    for (const [bucketMs, count] of inOrder) this.#buckets.set(bucketMs, count);
   }
 
   #expire(nowMs: number): void {

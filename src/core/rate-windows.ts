@@ -105,13 +105,15 @@ export class RateWindows {
   /**
    * @param buckets what {@link takeDirty} persisted
    * @param atMs when the clock was last known to be, at least; it goes on from there
+   * @param aheadMs how far ahead of the clock leases may have counted
    */
-  static restore(buckets: readonly RuleBucket[], atMs: number): RateWindows {
+  static restore(buckets: readonly RuleBucket[], atMs: number, aheadMs = 0): RateWindows {
     const rates = new RateWindows();
     const inOrder = [...buckets].sort((a, b) => b.bucketMs - a.bucketMs);
     const newestFirst = [...Map.groupBy(inOrder, (bucket) => bucket.rule)];
-    for (const [rule, own] of newestFirst.reverse()) rates.#keep(rule, CountingWindow.restore(own, periodOfKey(rule)));
-    rates.#atMs = Math.max(atMs, inOrder[0]?.bucketMs ?? 0);
+    for (const [rule, own] of newestFirst.reverse())
+      rates.#keep(rule, CountingWindow.restore(own, periodOfKey(rule), aheadMs));
+    rates.#atMs = Math.max(atMs, (inOrder[0]?.bucketMs ?? 0) - aheadMs);
     return rates;
   }
 
@@ -161,6 +163,46 @@ export class RateWindows {
     return counted;
   }
 
+  /** Counts so many draws at once, where their draw time ends. */
+  countLease(
+    draw: Draw,
+    draws: number,
+    untilMs: number,
+  ): { readonly counted: Counted; readonly requestsCounted: { rule: string; bucketMs: number }[] } {
+    const counted: { rule: string; bucketMs: number; unit: "tokens" | "microdollars"; amount: number }[] = [];
+    const requestsCounted: { rule: string; bucketMs: number }[] = [];
+    for (const rule of draw.rates) this.#watch(rule, costOf(rule, draw) * draws);
+    for (const rule of onceEach(draw.rates)) {
+      const amount = costOf(rule, draw) * draws;
+      const bucketMs = this.#add(rule.key, amount, Math.max(0, untilMs - this.#atMs));
+      if (rule.unit === "requests") requestsCounted.push({ rule: rule.key, bucketMs });
+      else counted.push({ rule: rule.key, bucketMs, unit: rule.unit, amount });
+    }
+    return { counted, requestsCounted };
+  }
+
+  /** How often a draw like this fits beside everything else, at most `max`. */
+  timesItFits(draw: Draw, max: number): number {
+    let times = max;
+    for (const rule of draw.rates) {
+      const cost = costOf(rule, draw);
+      if ((rule.mode ?? "hard") !== "hard" || cost === 0) continue;
+      const room = rule.limit - this.#counted(rule.key) - (this.#claims.get(rule.key) ?? 0);
+      times = Math.min(times, Math.floor(room / cost));
+    }
+    return Math.max(0, times);
+  }
+
+  /** Gives back amounts that are known, as far as their buckets still count. */
+  giveBackUnused(counted: Counted, unused: { readonly tokens: number; readonly microdollars: number }): void {
+    for (const { rule, bucketMs, unit = "tokens" } of counted) this.#correct(rule, bucketMs, -unused[unit]);
+  }
+
+  /** Gives back requests that were never made. */
+  giveBackRequests(counted: readonly { readonly rule: string; readonly bucketMs: number }[], requests: number): void {
+    for (const { rule, bucketMs } of counted) this.#correct(rule, bucketMs, -requests);
+  }
+
   /**
    * Gives back to the buckets that counted them what was not used of tokens and money, as far as these still count.
    * What came on top of the worst case is the platform's loss.
@@ -171,8 +213,7 @@ export class RateWindows {
     used: { readonly tokens: number; readonly microdollars: number },
   ): void {
     for (const { rule, bucketMs, unit = "tokens", amount = worstTokens } of counted) {
-      this.#windows.get(rule)?.correct(bucketMs, -Math.max(0, amount - Math.max(0, used[unit])));
-      this.#touched.add(rule);
+      this.#correct(rule, bucketMs, -Math.max(0, amount - Math.max(0, used[unit])));
     }
   }
 
@@ -230,9 +271,14 @@ export class RateWindows {
     return { upsert, remove };
   }
 
-  #add(key: string, amount: number): number {
+  #correct(rule: string, bucketMs: number, delta: number): void {
+    this.#windows.get(rule)?.correct(bucketMs, delta);
+    this.#touched.add(rule);
+  }
+
+  #add(key: string, amount: number, aheadMs = 0): number {
     const window = this.#windows.get(key) ?? new CountingWindow(periodOfKey(key));
-    const bucketMs = window.add(amount, this.#atMs);
+    const bucketMs = window.add(amount, this.#atMs, aheadMs);
     this.#keep(key, window);
     this.#touched.add(key);
     return bucketMs;
