@@ -15,6 +15,8 @@ export interface GatePorts {
   readonly purge: Purge;
   /** In force for calls that are admitted now. */
   readonly prices: PriceBook;
+  /** Draws of one lease at most; 0 gives none, and every call asks. */
+  readonly maxDraws: number;
   /** An id for an administrative event that nobody asked for. */
   readonly newAuditId: () => string;
   /** Synchronous SHA-256 of a text, hex: a hash chain must not be interleaved with other work. */

@@ -133,10 +133,19 @@ export const statements = (sql: SqlStorage) => ({
 
   removeAccount: (id: string) => sql.exec("delete from service_account where id = ?", id),
 
-  holds: () => sql.exec<{ body: string }>("select body from hold").toArray(),
+  holds: () =>
+    sql.exec<{ body: string }>("select body from hold where request_id < 'lease:' or request_id >= 'lease;'").toArray(),
   putHold: (requestId: string, body: string) =>
     sql.exec("insert or replace into hold (request_id, body) values (?, ?)", requestId, body),
   removeHold: (requestId: string) => sql.exec("delete from hold where request_id = ?", requestId),
+  /** In the table of holds, of which a lease is a kind. */
+  leases: () =>
+    sql
+      .exec<{ body: string }>("select body from hold where request_id >= 'lease:' and request_id < 'lease;'")
+      .toArray(),
+  putLease: (id: string, body: string) =>
+    sql.exec("insert or replace into hold (request_id, body) values (?, ?)", `lease:${id}`, body),
+  removeLease: (id: string) => sql.exec("delete from hold where request_id = ?", `lease:${id}`),
   buckets: () =>
     sql.exec<{ rule: string; bucket_ms: number; count: number }>("select * from bucket order by bucket_ms").toArray(),
   putBucket: (rule: string, bucketMs: number, count: number) =>

@@ -60,8 +60,20 @@ export const AdmitRequest = z.strictObject({
   patienceMs: Milliseconds.max(600_000),
   /** After which an unsettled call is booked at its worst case. */
   holdMs: Milliseconds.max(3_600_000),
+  /** Draws that the isolate would like beside this call, for more of the same. */
+  wantedDraws: z.int().min(0).max(1_000).default(0),
 });
-export type AdmitRequest = z.infer<typeof AdmitRequest>;
+export type AdmitRequest = z.input<typeof AdmitRequest>;
+
+/** A prepaid slice for calls of the same key, model and tier; see `src/core/gate-leases.ts`. */
+export interface GrantedLease {
+  readonly id: string;
+  readonly draws: number;
+  readonly tokens: number;
+  readonly microdollars: number;
+  /** Of a token, to count a call's worst case; null while nothing is priced. */
+  readonly price: { readonly input: number; readonly output: number } | null;
+}
 
 /** State of one rule that a request meets, as headers and refusals show it. */
 export type RateState = RuleState;
@@ -86,6 +98,8 @@ export type AdmitReply =
       readonly outputTokens: number;
       readonly queuedMs: number;
       readonly rates: readonly RateState[];
+      readonly policyVersion: number;
+      readonly lease: GrantedLease | null;
     }
   | { readonly admitted: false; readonly refusal: Refusal; readonly rates: readonly RateState[] }
   /** `price_unknown`: a budget is in force and nobody knows what the model costs. */
@@ -97,6 +111,19 @@ export type AdmitReply =
 /** How a call ended; `release` is a call that never reached the model: nothing is recorded, its tokens go back. */
 export const FinishRequest = z.strictObject({
   requestId: Id,
+  /** Of a call that drew on a lease: what the gate does not know of it yet. */
+  draw: z
+    .strictObject({
+      leaseId: Id,
+      kind: Kind,
+      route: z.string().max(200),
+      stream: z.boolean(),
+      promptTokens: Tokens,
+      /** Cap times choices. */
+      outputTokens: Tokens,
+    })
+    .nullable()
+    .default(null),
   end: z
     .strictObject({
       outcome: z.enum(["completed", "cancelled", "provider_error", "deadline"]),
@@ -111,7 +138,14 @@ export const FinishRequest = z.strictObject({
     })
     .nullable(),
 });
-export type FinishRequest = z.infer<typeof FinishRequest>;
+export type FinishRequest = z.input<typeof FinishRequest>;
+
+/** An isolate draws no more on a lease; these of its calls it has not heard the end of. */
+export const ReturnRequest = z.strictObject({
+  leaseId: Id,
+  running: z.array(z.strictObject({ requestId: Id, tokens: Tokens, microdollars: z.int().min(0) })).max(1_000),
+});
+export type ReturnRequest = z.infer<typeof ReturnRequest>;
 
 /** `receipt` names the decision record in the tenant's hash chain; null for a release. */
 export type FinishReply =
@@ -250,6 +284,7 @@ export interface TenantGateRpc {
   /** The caller of a waiting request has gone; a request that already runs is not touched. */
   leave(requestId: string): Promise<void>;
   finish(request: FinishRequest): Promise<FinishReply>;
+  returnLease(request: ReturnRequest): Promise<void>;
   change(request: ChangeRequest): Promise<ChangeReply>;
   policy(): Promise<PolicySnapshot | null>;
   /** Whether nothing of the tenant lies anywhere yet. */

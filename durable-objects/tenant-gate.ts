@@ -1,4 +1,5 @@
 import { DurableObject } from "cloudflare:workers";
+import type { z } from "zod";
 import {
   AdmissionBook,
   type AdmissionRequest,
@@ -6,10 +7,11 @@ import {
   type RateRule,
   type Refusal,
 } from "../src/core/admission-book";
+import { costOfDraw, LATE_MS, type Lease } from "../src/core/gate-leases";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
 import { pricesOf } from "../src/core/prices";
-import { type CallFacts, recordsOf, unreconciledEnd } from "../src/core/records";
+import { type CallFacts, recordsOf, type UsageEvent, unreconciledEnd, unreconciledLease } from "../src/core/records";
 import { admissionOf, factsOf, ratesOf, refusedByPlan, relimited } from "./admission";
 import { copiesOf, decideChange, purgedTenant } from "./changes";
 import { readDecisions } from "./decision-reader";
@@ -30,10 +32,12 @@ import {
   ChangeRequest,
   type FinishReply,
   FinishRequest,
+  type GrantedLease,
   type HourlyUsage,
   type JournalPage,
   JournalQuery,
   type LimitsReply,
+  ReturnRequest,
   type TenantGateRpc,
 } from "./tenant-gate.messages";
 import { migrate, type Statements, statements } from "./tenant-gate-statements";
@@ -44,6 +48,8 @@ const TALLY_MS = 1_000;
 /** Models of one look at the limits. */
 const MAX_MODELS = 1_000;
 
+type ParsedAdmit = z.output<typeof AdmitRequest>;
+type ParsedFinish = z.output<typeof FinishRequest>;
 type Verdict = { readonly hold: Hold<CallFacts> } | { readonly refusal: Refusal } | { readonly left: true };
 
 /**
@@ -63,6 +69,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     readonly #upkeep: GateUpkeep;
     readonly #refusals = new RefusalTally();
     readonly #waiting = new Map<string, (verdict: Verdict) => void>();
+    readonly #returns: (() => void)[] = [];
     #waitTimer: ReturnType<typeof setTimeout> | undefined;
 
     constructor(ctx: DurableObjectState, env: object) {
@@ -77,7 +84,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#ports = portsOf(env);
       this.#store = new TenantStore(this.#sql);
       this.#journal = new GateJournal(this.#sql, this.#ports.sha256);
-      this.#book = restoreBook(this.#sql);
+      this.#book = restoreBook(this.#sql, this.#ports.maxDraws);
       const transaction = (work: () => void) => ctx.storage.transactionSync(work);
       this.#segments = new JournalSegments(
         () => this.#home,
@@ -131,16 +138,18 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         this.#refused(request, policy, reason);
         return { admitted: false, reason };
       }
-      const verdict = await this.#decide(admissionOf(this.#address, policy, request, rates, prices, nowMs), nowMs);
+      const asked = admissionOf(this.#address, policy, request, rates, prices, nowMs);
+      const verdict = await this.#decideWithLeases(asked);
       this.#recordAlerts(request, policy);
       if ("left" in verdict) return { admitted: false, reason: "unknown_key" };
       if ("refusal" in verdict) {
         this.#refused(request, policy, verdict.refusal.rule);
         return { admitted: false, refusal: verdict.refusal, rates: this.#book.rates(rates, Date.now()) };
       }
+      const lease = this.#lease(request, asked);
       await this.#commit.durable();
       const after = this.#standing(request.keyId);
-      if (!("reason" in after)) return this.#granted(verdict.hold, rates);
+      if (!("reason" in after)) return this.#granted(verdict.hold, rates, lease);
       // Revoked while it waited in the line.
       await this.finish({ requestId: request.requestId, end: null });
       return { admitted: false, reason: after.reason };
@@ -153,8 +162,9 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async finish(raw: FinishRequest): Promise<FinishReply> {
-      const { requestId, end } = FinishRequest.parse(raw);
+      const { requestId, end, draw } = FinishRequest.parse(raw);
       const nowMs = Date.now();
+      if (draw) return this.#finishDraw(requestId, draw, end, nowMs);
       if (end === null) {
         this.#book.release(requestId);
         this.#grantWaiting();
@@ -169,13 +179,22 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         return { settled: true, receipt: recorded.receipt };
       }
       const { event, decision } = recordsOf(factsOf(hold), end, nowMs);
-      const tokens = event.promptTokens + event.completionTokens;
-      this.#book.settle(requestId, { tokens, microdollars: event.priceMicrodollars ?? 0 }, nowMs);
+      this.#book.settle(requestId, usedBy(event), nowMs);
       const receipt = this.#journal.append(decision, event);
       this.#upkeep.afterRecord(nowMs);
       this.#grantWaiting();
       await this.#commit.durable();
       return { settled: true, receipt };
+    }
+
+    async returnLease(raw: ReturnRequest): Promise<void> {
+      const { leaseId, running } = ReturnRequest.parse(raw);
+      // What is recorded already is over, though its answer may not have arrived there.
+      const open = running.filter(({ requestId }) => this.#journal.recorded(requestId) === undefined);
+      this.#book.returnLease(leaseId, open, Date.now());
+      this.#wakeReturns();
+      this.#grantWaiting();
+      await this.#commit.durable();
     }
 
     async change(raw: ChangeRequest): Promise<ChangeReply> {
@@ -255,6 +274,32 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       return policy.status === "active" ? { policy } : { reason: closed(policy.status) };
     }
 
+    /**
+     * Nobody is refused because of what lies unused in a lease: it comes back within a second, and the one that came
+     * first is asked first again.
+     */
+    async #decideWithLeases(asked: AdmissionRequest<CallFacts>): Promise<Verdict> {
+      for (;;) {
+        const nowMs = Date.now();
+        const verdict = await this.#decide(asked, nowMs);
+        if (!("refusal" in verdict) || verdict.refusal.neverFits || nowMs >= asked.giveUpAtMs) return verdict;
+        if (!this.#book.mayBeReturned(verdict.refusal.key, nowMs)) return verdict;
+        await this.#leaseReturned();
+      }
+    }
+
+    /** Settles when something of a lease came back, or when it is time to look again. */
+    #leaseReturned(): Promise<void> {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#returns.push(resolve);
+      if (this.#returns.length === 1) setTimeout(() => this.#wakeReturns(), LATE_MS / 4);
+      return promise;
+    }
+
+    #wakeReturns(): void {
+      for (const wake of this.#returns.splice(0)) wake();
+    }
+
     #decide(request: AdmissionRequest<CallFacts>, nowMs: number): Verdict | Promise<Verdict> {
       const decided = this.#book.admit(request, nowMs);
       if (decided.verdict === "granted") {
@@ -273,9 +318,57 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       return waiting.promise;
     }
 
-    #granted(hold: Hold<CallFacts>, rates: readonly RateRule[]): AdmitReply {
+    #granted(hold: Hold<CallFacts>, rates: readonly RateRule[], lease: GrantedLease | null = null): AdmitReply {
       const queuedMs = hold.grantedAtMs - hold.enqueuedAtMs;
-      return { admitted: true, outputTokens: hold.outputTokens, queuedMs, rates: this.#book.rates(rates, Date.now()) };
+      const policyVersion = this.#store.policy?.version ?? 0;
+      const { outputTokens } = hold;
+      return {
+        admitted: true,
+        outputTokens,
+        queuedMs,
+        rates: this.#book.rates(rates, Date.now()),
+        policyVersion,
+        lease,
+      };
+    }
+
+    /** More of the same, prepaid, for an isolate that is busy with it. An end user's own rates are always asked for. */
+    #lease(request: ParsedAdmit, asked: AdmissionRequest<CallFacts>): GrantedLease | null {
+      const wanted = Math.min(request.wantedDraws, this.#ports.maxDraws);
+      if (wanted < 1 || request.endUser) return null;
+      const lease = this.#book.lease(request.requestId, asked, wanted, Date.now());
+      if (!lease) return null;
+      this.#upkeep.keepPromise("expire", lease.expiresAtMs);
+      const { id, draws, tokens, microdollars } = lease;
+      return { id, draws, tokens, microdollars, price: asked.price ?? null };
+    }
+
+    /** The end of a call that its isolate admitted by itself. */
+    async #finishDraw(
+      requestId: string,
+      draw: NonNullable<ParsedFinish["draw"]>,
+      end: ParsedFinish["end"],
+      nowMs: number,
+    ): Promise<FinishReply> {
+      const recorded = this.#journal.recorded(requestId);
+      const lease = this.#book.leaseOf(draw.leaseId);
+      if (recorded || !lease) {
+        await this.#commit.durable();
+        return recorded ? { settled: true, receipt: recorded.receipt } : { settled: false };
+      }
+      const { kind, route, stream, promptTokens, outputTokens } = draw;
+      const called = { kind, route, stream, reservedPromptTokens: promptTokens, reservedOutputTokens: outputTokens };
+      const facts: CallFacts = { ...lease.facts, ...called, requestId };
+      const price = lease.facts.prices?.price ?? null;
+      const worst = costOfDraw({ promptTokens, outputTokens, choices: 1, price });
+      const records = end && recordsOf(facts, end, nowMs);
+      const used = records ? usedBy(records.event) : { tokens: 0, microdollars: 0 };
+      if (!this.#book.settleDraw(lease.id, worst, used, nowMs)) return { settled: false };
+      const receipt = records && this.#journal.append(records.decision, records.event);
+      if (records) this.#upkeep.afterRecord(nowMs);
+      this.#grantWaiting();
+      await this.#commit.durable();
+      return { settled: true, receipt };
     }
 
     /** Those who wait are judged by the limits of now, not by those of their arrival. */
@@ -307,6 +400,11 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       for (const hold of unreconciled) {
         const facts = factsOf(hold);
         const { event, decision } = recordsOf(facts, unreconciledEnd(facts), nowMs);
+        this.#journal.append(decision, event);
+        this.#upkeep.afterRecord(nowMs);
+      }
+      for (const lease of this.#book.expireLeases(nowMs)) {
+        const { event, decision } = unreconciledLease(lease, nowMs);
         this.#journal.append(decision, event);
         this.#upkeep.afterRecord(nowMs);
       }
@@ -350,7 +448,9 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     #save(): void {
       this.#journal.save();
       this.#upkeep.save();
-      const { holds, buckets } = this.#book.takeDirty();
+      const { holds, leases, buckets } = this.#book.takeDirty();
+      for (const lease of leases.upsert) this.#sql.putLease(lease.id, JSON.stringify(lease));
+      for (const id of leases.remove) this.#sql.removeLease(id);
       for (const hold of holds.upsert) this.#sql.putHold(hold.requestId, JSON.stringify(hold));
       for (const requestId of holds.remove) this.#sql.removeHold(requestId);
       for (const { rule, bucketMs, count } of buckets.upsert) this.#sql.putBucket(rule, bucketMs, count);
@@ -415,9 +515,18 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 /** What callers are told; one that is being purged is to them an archived one. */
 const closed = (status: "suspended" | "archived" | "purged") => (status === "purged" ? "archived" : status);
 
-function restoreBook(sql: Statements): AdmissionBook<CallFacts> {
+/** What a recorded call took of what was reserved for it. */
+const usedBy = (event: UsageEvent) => ({
+  tokens: event.promptTokens + event.completionTokens,
+  microdollars: event.priceMicrodollars ?? 0,
+});
+
+function restoreBook(sql: Statements, maxDraws: number): AdmissionBook<CallFacts> {
+  const leases = sql.leases().map((row) => JSON.parse(row.body) as Lease<CallFacts>);
   return AdmissionBook.restore<CallFacts>({
     holds: sql.holds().map((row) => JSON.parse(row.body) as Hold<CallFacts>),
+    // Those of an earlier configuration are out there still.
+    leases: maxDraws > 0 || leases.length > 0 ? leases : undefined,
     buckets: sql.buckets().map((row) => ({ rule: row.rule, bucketMs: row.bucket_ms, count: row.count })),
   });
 }

@@ -89,8 +89,8 @@ const Env = DatabaseEnv.extend({
     .optional(),
   /** A call that nobody settled within this time is booked at its worst case. */
   REQUEST_DEADLINE_MS: z.coerce.number().int().min(1_000).max(3_600_000).default(600_000),
-  /** Requests of one lease; above 1 when the proofs pass with it. */
-  LEASE_MAX: z.coerce.number().int().min(1).max(1).default(1),
+  /** Calls that an isolate may admit for one question to the gate; 1 asks for each. */
+  LEASE_MAX: z.coerce.number().int().min(1).max(64).default(16),
   /** How long an isolate trusts what a gate said of a key and its policy. */
   BINDING_MS: z.coerce.number().int().min(0).max(800).default(800),
 });

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import type { GatePorts, ObjectHome } from "../durable-objects/ports";
 import { bucketOf, type Config, configFrom } from "./config";
+import { LeaseBook } from "./core/lease-book";
 import { objectName } from "./core/object-name";
 import { copySink } from "./data/copies";
 import { ledger } from "./data/ledger";
@@ -60,6 +61,8 @@ export function servicesOf(env: object): Services {
       gate,
       providerOf: (model) => providerFor(model, providerPorts(config)),
       requestDeadlineMs: config.REQUEST_DEADLINE_MS,
+      leases: new LeaseBook(config.LEASE_MAX - 1),
+      renewBinding: (caller, askedAtMs, policyVersion) => authenticator.renew(caller, askedAtMs, policyVersion),
     },
     ready: async () => {
       await directory.locateTenant("nobody");
@@ -102,6 +105,7 @@ export function gatePorts(env: object): GatePorts {
       tenant: (home) => purgeTenant(env, context(home)),
     },
     prices: config.prices,
+    maxDraws: config.LEASE_MAX - 1,
     newAuditId: () => newId("auditEvent"),
     sha256: (text) => createHash("sha256").update(text).digest("hex"),
   };

@@ -191,12 +191,21 @@ export class AdmissionBook<F> {
    */
   lease(id: string, request: AdmissionRequest<F>, wanted: number, nowMs: number): Lease<F> | undefined {
     const atMs = this.#rates.tick(nowMs);
-    if (this.#line.size > 0) return undefined;
+    // Rules that only watch must see each call.
+    if (this.#line.size > 0 || request.rates.some(({ mode = "hard" }) => mode !== "hard")) return undefined;
     const slots = request.inFlightLimit - this.inFlight;
     const share = (room: number) => Math.floor(room / LEASE_SHARE);
     const draws = Math.min(wanted, share(slots), share(this.#rates.timesItFits(request, wanted * LEASE_SHARE)));
     if (draws < 1) return undefined;
     return this.#leases.grant(id, request.facts, request, draws, this.#rates, atMs, request.holdMs);
+  }
+
+  /**
+   * Whether what stands in a rule's way may be given back at any moment: a lease counts there whose isolate is still
+   * drawing on it, or about to return it. Refusing before that could refuse what has room.
+   */
+  mayBeReturned(rule: string, nowMs: number): boolean {
+    return this.#leases.isOut(rule, nowMs);
   }
 
   leaseOf(id: string): Lease<F> | undefined {

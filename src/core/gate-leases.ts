@@ -7,6 +7,9 @@ import { type Counted, type Draw, type RateWindows, worstCaseMicrodollars } from
  */
 export const DRAW_MS = 800;
 
+/** The return of a lease may take so much longer; then its isolate is gone, or as good as. */
+export const LATE_MS = 400;
+
 /** What one call takes of a lease at worst. */
 export interface DrawCost {
   readonly tokens: number;
@@ -55,6 +58,15 @@ export class GateLeases<F> {
     let slots = 0;
     for (const { draws } of this.#leases.values()) slots += draws;
     return slots;
+  }
+
+  /** Whether a lease that counts in this rule is due back only later than now. */
+  isOut(rule: string, nowMs: number): boolean {
+    for (const { grantedAtMs, counted, requestsCounted } of this.#leases.values()) {
+      if (nowMs >= grantedAtMs + DRAW_MS + LATE_MS) continue;
+      if (requestsCounted.some((at) => at.rule === rule) || counted.some((at) => at.rule === rule)) return true;
+    }
+    return false;
   }
 
   all(): IterableIterator<Lease<F>> {

@@ -126,6 +126,24 @@ export function unreconciledEnd(facts: CallFacts): CallEnd {
   };
 }
 
+/** What nobody settled or returned of a lease: its calls are not known, its worst case is. */
+export function unreconciledLease(
+  lease: {
+    readonly id: string;
+    readonly facts: CallFacts;
+    readonly draws: number;
+    readonly tokens: number;
+    readonly microdollars: number;
+  },
+  nowMs: number,
+): { event: UsageEvent; decision: DecisionRecord } {
+  const reserved = { reservedPromptTokens: 0, reservedOutputTokens: lease.tokens };
+  const facts = { ...lease.facts, ...reserved, requestId: `lease_${lease.id}` };
+  const { event, decision } = recordsOf(facts, unreconciledEnd(facts), nowMs);
+  const priceMicrodollars = event.priceMicrodollars === null ? null : lease.microdollars;
+  return { event: { ...event, priceMicrodollars }, decision: { ...decision, count: lease.draws } };
+}
+
 /** The two records of one ended call. */
 export function recordsOf(
   facts: CallFacts,

@@ -11,9 +11,11 @@ const DEFAULT_PATIENCE_MS = 30_000;
 export async function startCall(c: AppContext, request: ModelRequest): Promise<ModelCall> {
   const { route, services, tenant, policy, requestId } = c.var;
   const caller = { context: tenant, policy };
-  const call = new ModelCall(requestId, route.path, caller, request, services.pipeline, patienceMs(c), Date.now());
+  const waitUntil = (promise: Promise<unknown>) => c.executionCtx.waitUntil(promise);
+  const { pipeline } = services;
+  const call = new ModelCall(requestId, route.path, caller, request, pipeline, patienceMs(c), Date.now(), waitUntil);
   c.req.raw.signal.addEventListener("abort", () => call.stop("client"), { once: true });
-  await runStages(call, route.stages, (promise) => c.executionCtx.waitUntil(promise));
+  await runStages(call, route.stages);
   return call;
 }
 

@@ -1,4 +1,5 @@
-import type { AdmitReply, RateState, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
+import type { AdmitReply, GrantedLease, RateState, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
+import type { LeaseBook } from "../core/lease-book";
 import type { Model, ModelCatalogue } from "../inference/catalogue";
 import type { ChatDelta, Provider } from "../inference/provider";
 import type { Authenticated } from "../tenancy/authenticate";
@@ -11,6 +12,17 @@ export interface PipelinePorts {
   readonly gate: (context: TenantContext) => TenantGateRpc;
   readonly providerOf: (model: Model) => Provider;
   readonly requestDeadlineMs: number;
+  /** What this isolate may admit by itself. */
+  readonly leases: LeaseBook<LeaseTerms>;
+  /** The gate has just said again that this key may call: its binding is as young as that. */
+  readonly renewBinding: (caller: Authenticated, askedAtMs: number, policyVersion: number) => void;
+}
+
+/** What the grant of a lease said besides. */
+export interface LeaseTerms {
+  readonly price: GrantedLease["price"];
+  /** The limits as they stood; headers show them until the gate is asked again. */
+  readonly rates: readonly RateState[];
 }
 
 /** What comes out of a model, token by token or at once. */
@@ -25,7 +37,11 @@ export interface CallUsage {
   readonly estimated: boolean;
 }
 
-export type Reservation = Extract<AdmitReply, { admitted: true }>;
+/** What was reserved for a call; `leaseId` where its isolate admitted it by itself. */
+export interface Reservation extends Pick<Extract<AdmitReply, { admitted: true }>, "outputTokens" | "rates"> {
+  readonly leaseId: string | null;
+  readonly promptTokens: number;
+}
 
 /**
  * One request on its way through the stages. Each stage reads what earlier ones left and adds its own; asking for
@@ -54,6 +70,8 @@ export class ModelCall {
     /** How long the caller is willing to wait for a slot. */
     readonly patienceMs: number,
     readonly startedAtMs: number,
+    /** Keeps the request's work alive after its reply. */
+    readonly waitUntil: (promise: Promise<unknown>) => void = () => {},
   ) {}
 
   get signal(): AbortSignal {

@@ -24,14 +24,10 @@ const STAGES: Record<Exclude<Stage, DoorStage | LaterStage>, (call: ModelCall) =
 /**
  * Takes a call through its route's stages. Afterwards `call.output` is there to be read; reading it to its end, or
  * leaving it, settles the call.
- * @param waitUntil keeps the request's work alive until the call is settled, even when its caller has gone
+ * The request's work is kept alive until the call is settled, even when its caller has gone.
  */
-export async function runStages(
-  call: ModelCall,
-  stages: readonly Stage[],
-  waitUntil: (promise: Promise<void>) => void,
-): Promise<void> {
-  waitUntil(call.finished.promise);
+export async function runStages(call: ModelCall, stages: readonly Stage[]): Promise<void> {
+  call.waitUntil(call.finished.promise);
   try {
     for (const stage of stages) {
       if (stage in STAGES) await STAGES[stage as keyof typeof STAGES](call);

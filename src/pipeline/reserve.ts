@@ -3,6 +3,7 @@ import { ApiError } from "../errors";
 import { tenantRefused } from "../tenancy/authenticate";
 import type { Actor } from "../tenancy/context";
 import { askGate } from "../tenancy/gates";
+import { drawOnLease, keepLease, wantedDraws } from "./lease";
 import type { ModelCall } from "./model-call";
 import { type ModelRequest, promptTokenBound } from "./model-request";
 
@@ -11,15 +12,25 @@ import { type ModelRequest, promptTokenBound } from "./model-request";
  * @throws ApiError 429 that names the rule, its state and a true Retry-After; 401, 403 or 503
  */
 export async function reserve(call: ModelCall): Promise<void> {
-  const { context } = call.caller;
-  const gate = call.ports.gate(context);
+  const request = admitRequest(call);
+  const drawn = drawOnLease(call, request);
+  if (drawn) {
+    call.reservation = drawn;
+    return;
+  }
+  const gate = call.ports.gate(call.caller.context);
   const leave = () => void gate.leave(call.id).catch(() => {}); // the line forgets it by itself later
   call.signal.addEventListener("abort", leave, { once: true });
-  const request = admitRequest(call);
-  const reply = await askGate(() => gate.admit(request));
+  const askedAtMs = Date.now();
+  const asked = { ...request, wantedDraws: wantedDraws(call) };
+  const reply = await askGate(() => gate.admit(asked));
   call.signal.removeEventListener("abort", leave);
-  if (reply.admitted) call.reservation = reply;
-  else if ("reason" in reply) throw refusedFor(reply.reason, call.request);
+  if (reply.admitted) {
+    const { outputTokens, rates, lease, policyVersion } = reply;
+    call.reservation = { outputTokens, rates, promptTokens: request.promptTokens, leaseId: null };
+    call.ports.renewBinding(call.caller, askedAtMs, policyVersion);
+    if (lease) keepLease(call, lease, rates, askedAtMs);
+  } else if ("reason" in reply) throw refusedFor(reply.reason, call.request);
   else throw rateLimited(reply.refusal, call.request.model, reply.rates);
 }
 

@@ -70,8 +70,11 @@ export function finish(call: ModelCall, outcome: Exclude<Outcome, "unreconciled"
 
 /** Gives back what a call reserved that never reached the model; nothing is recorded. */
 export async function release(call: ModelCall): Promise<void> {
+  const { leaseId } = call.reservation;
+  if (leaseId !== null && call.ports.leases.release(leaseId, call.id)) return;
   const gate = call.ports.gate(call.caller.context);
-  await gate.finish({ requestId: call.id, end: null }).catch(() => {}); // else it expires by itself
+  await gate.finish({ requestId: call.id, draw: drawOf(call), end: null }).catch(() => {}); // else it expires by itself
+  if (leaseId !== null) call.ports.leases.settled(leaseId, call.id);
 }
 
 async function settleAtGate(call: ModelCall, outcome: Exclude<Outcome, "unreconciled">): Promise<void> {
@@ -81,6 +84,7 @@ async function settleAtGate(call: ModelCall, outcome: Exclude<Outcome, "unreconc
   const { promptTokens, cachedTokens, completionTokens, estimated } = usage;
   const request: FinishRequest = {
     requestId: call.id,
+    draw: drawOf(call),
     end: { outcome, promptTokens, cachedTokens, completionTokens, estimated, ...facts },
   };
   const giveUpAtMs = Date.now() + RETRY_MS;
@@ -89,6 +93,7 @@ async function settleAtGate(call: ModelCall, outcome: Exclude<Outcome, "unreconc
       const reply = await call.ports.gate(call.caller.context).finish(request);
       if (!reply.settled) throw settlementUnavailable(call.id);
       call.receipt = reply.receipt;
+      if (request.draw) call.ports.leases.settled(request.draw.leaseId, call.id);
       return;
     } catch (error) {
       if (error instanceof ApiError) throw error;
@@ -97,6 +102,15 @@ async function settleAtGate(call: ModelCall, outcome: Exclude<Outcome, "unreconc
       await new Promise((resolve) => setTimeout(resolve, Math.random() * RETRY_PAUSE_MS * 2));
     }
   }
+}
+
+/** What the gate does not know of a call that it did not admit itself. */
+function drawOf({ reservation, request, route }: ModelCall): FinishRequest["draw"] {
+  if (reservation.leaseId === null) return null;
+  const { leaseId, promptTokens, outputTokens } = reservation;
+  const choices = request.kind === "completions" ? request.choices : 1;
+  const { kind, stream } = request;
+  return { leaseId, kind, route, stream, promptTokens, outputTokens: outputTokens * choices };
 }
 
 const settlementUnavailable = (id: string) =>

@@ -52,6 +52,8 @@ export class Authenticator {
   readonly #locations = new BoundedCache<{ readonly atMs: number; readonly location: TenantLocation }>(CACHE_ENTRIES);
   readonly #bindings = new BoundedCache<Binding>(CACHE_ENTRIES);
   readonly #policies = new BoundedCache<PolicySnapshot>(CACHE_ENTRIES);
+  /** Key id → name of its binding. */
+  readonly #namesOf = new BoundedCache<string>(CACHE_ENTRIES);
 
   constructor(readonly options: AuthenticateOptions) {}
 
@@ -73,6 +75,15 @@ export class Authenticator {
     const scopes = SCOPES.filter((known) => key.scopes.includes(known));
     assertScope(scopes, scope);
     return { context: mint(homeOf(location, policy), actor, scopes), policy };
+  }
+
+  /** The gate has admitted a call of this key after `askedAtMs`: the key was good then, and this policy in force. */
+  renew({ context, policy }: Authenticated, askedAtMs: number, policyVersion: number): void {
+    if (context.actor.type !== "api_key" || policy.version !== policyVersion) return;
+    const names = this.#namesOf.get(context.actor.keyId);
+    const known = names === undefined ? undefined : this.#bindings.get(names);
+    if (names === undefined || !known || known.askedAtMs >= askedAtMs) return;
+    this.#bindings.set(names, { ...known, askedAtMs });
   }
 
   /** The operator enters one of its tenants. @returns undefined for an id that does not exist, or no longer does */
@@ -157,6 +168,7 @@ export class Authenticator {
     const inForce = reply.policy ?? policy;
     if (!inForce) throw new TypeError("gate sent no policy to a caller that knew none");
     this.#policies.set(gateName, inForce);
+    this.#namesOf.set(reply.key.id, name);
     this.#bindings.set(name, { askedAtMs, reply });
     return { key: reply.key, policy: inForce };
   }

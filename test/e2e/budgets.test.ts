@@ -132,9 +132,11 @@ describe("a spend limit", () => {
       expect(headers.get("retry-after")).toBeNull();
       expect(body.error?.message).toContain("monthly_spend");
     }
-    const state = await limitNamed(tenant, "monthly_spend");
     const spent = await costOf(tenant.projectId);
-    expect(state).toMatchObject({ limit: 10_000, settled: spent, held: 0, remaining: 10_000 - spent });
+    const state = () => limitNamed(tenant, "monthly_spend");
+    await expect
+      .poll(state, { timeout: 2_000 })
+      .toMatchObject({ limit: 10_000, settled: spent, held: 0, remaining: 10_000 - spent });
     expect(spent).toBeLessThanOrEqual(10_000);
     // What is left would not have paid for one more call at its worst.
     expect((await chat(tenant)).status).toBe(429);
@@ -373,7 +375,8 @@ describe("costs", () => {
     const { inputTokens, outputTokens } = await operator.usage(tenant.projectId);
     const spent = await costOf(tenant.projectId);
     expect(spent).toBe(inputTokens * 10 + outputTokens * 100);
-    expect(await limitNamed(tenant, "monthly_spend")).toMatchObject({ settled: spent, held: 0 });
+    const state = () => limitNamed(tenant, "monthly_spend");
+    await expect.poll(state, { timeout: 2_000 }).toMatchObject({ settled: spent, held: 0 });
     const costs = await operator.client.admin.organization.usage.costs({
       start_time: Math.floor(Date.now() / 1000) - 86_400,
       project_ids: [tenant.projectId],
