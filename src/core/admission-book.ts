@@ -70,6 +70,8 @@ export type LineVerdict<F> =
 
 /** One lease takes at most this part of what is left: near a limit leases shrink to nothing, and calls ask one by one. */
 const LEASE_SHARE = 8;
+/** And at most this part of the free slots: who finds none waits for them, where rates would refuse. */
+const SLOT_SHARE = 4;
 /** What a call is expected to take while nothing is known. */
 const FIRST_GUESS_MS = 2_000;
 /** Weight of the newest duration in the moving average. */
@@ -194,8 +196,8 @@ export class AdmissionBook<F> {
     // Rules that only watch must see each call.
     if (this.#line.size > 0 || request.rates.some(({ mode = "hard" }) => mode !== "hard")) return undefined;
     const slots = request.inFlightLimit - this.inFlight;
-    const share = (room: number) => Math.floor(room / LEASE_SHARE);
-    const draws = Math.min(wanted, share(slots), share(this.#rates.timesItFits(request, wanted * LEASE_SHARE)));
+    const fits = this.#rates.timesItFits(request, wanted * LEASE_SHARE);
+    const draws = Math.min(wanted, Math.floor(slots / SLOT_SHARE), Math.floor(fits / LEASE_SHARE));
     if (draws < 1) return undefined;
     return this.#leases.grant(id, request.facts, request, draws, this.#rates, atMs, request.holdMs);
   }
