@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
 import type { GatePorts, ObjectHome } from "../durable-objects/ports";
 import { bucketOf, type Config, configFrom } from "./config";
 import { LeaseBook } from "./core/lease-book";
@@ -7,6 +8,7 @@ import { copySink } from "./data/copies";
 import { ledger } from "./data/ledger";
 import { listSegment } from "./data/segments";
 import { purgeDeleted } from "./data/table-stores";
+import type { Model } from "./inference/catalogue";
 import { providerFor } from "./inference/providers";
 import type { PipelinePorts } from "./pipeline/model-call";
 import { dataKeys } from "./storage/sealing";
@@ -16,7 +18,7 @@ import { Authenticator } from "./tenancy/authenticate";
 import { registerBootstrapKey } from "./tenancy/bootstrap";
 import { assertMinted, type Region, type TenantContext } from "./tenancy/context";
 import { EndUserTokens } from "./tenancy/end-user-tokens";
-import { type GateAt, objectsOf } from "./tenancy/gates";
+import { type GateAt, objectsOf, sharedObjectsOf } from "./tenancy/gates";
 import { newId } from "./tenancy/ids";
 import { enterAsJob, enterPlatformAsJob } from "./tenancy/jobs";
 import type { TenancyPorts } from "./tenancy/ports";
@@ -61,6 +63,7 @@ export function servicesOf(env: object): Services {
       gate,
       providerOf: (model) => providerFor(model, providerPorts(config)),
       requestDeadlineMs: config.REQUEST_DEADLINE_MS,
+      dispatcher: dispatchersOf(config),
       leases: new LeaseBook(config.LEASE_MAX - 1),
       renewBinding: (caller, askedAtMs, policyVersion) => authenticator.renew(caller, askedAtMs, policyVersion),
     },
@@ -71,6 +74,12 @@ export function servicesOf(env: object): Services {
   };
   built.set(env, services);
   return services;
+}
+
+/** One object for each scarce model and region. */
+export function dispatchersOf(config: Pick<Config, "MODEL_DISPATCHER" | "JURISDICTIONS">) {
+  const at = sharedObjectsOf<ModelDispatcherRpc>(config.MODEL_DISPATCHER, config.JURISDICTIONS);
+  return (region: Region, model: Pick<Model, "name">) => at(region, model.name);
 }
 
 const providerPorts = (config: Config) => ({

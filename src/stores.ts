@@ -1,10 +1,11 @@
+import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
 import { bucketOf, type Config, configFrom } from "./config";
 import { objectName } from "./core/object-name";
 import { tableStores } from "./data/table-stores";
 import { erasePrefix, listPrefix } from "./storage/prefix";
 import { journalPrefix } from "./storage/segments";
 import type { TenantContext } from "./tenancy/context";
-import { type GateAt, objectsOf } from "./tenancy/gates";
+import { type GateAt, objectsOf, sharedObjectsOf } from "./tenancy/gates";
 import { enterPlatformAsJob } from "./tenancy/jobs";
 
 export const STORE_REGISTRY_VERSION = 2;
@@ -36,6 +37,7 @@ export function storeRegistry(env: object): readonly Store[] {
     databaseObject(config),
     ...directoryEntries(config),
     journalObjects(config),
+    dispatcherRows(config),
     gateObject(config),
   ];
 }
@@ -86,6 +88,24 @@ function journalObjects(config: Config): Store {
     count: async (tenant) => (await listPrefix(bucket(tenant), journalPrefix(tenant))).length,
     list: async (tenant, limit) => (await listPrefix(bucket(tenant), journalPrefix(tenant))).slice(0, limit),
     erase: (tenant) => erasePrefix(bucket(tenant), journalPrefix(tenant)),
+  };
+}
+
+/** A tenant's counters in the dispatchers of scarce models. */
+function dispatcherRows(config: Config): Store {
+  const at = sharedObjectsOf<ModelDispatcherRpc>(config.MODEL_DISPATCHER, config.JURISDICTIONS);
+  const scarce = config.catalogue.models.filter(({ maxInFlight }) => maxInFlight !== null);
+  const named = ({ region, tenantId }: TenantContext) =>
+    Promise.all(scarce.map(async ({ name }) => ({ name, rows: await at(region, name).countRows(tenantId) })));
+  return {
+    name: "object:ModelDispatcher",
+    owner: "tenant",
+    count: async (tenant) => (await named(tenant)).reduce((sum, { rows }) => sum + rows, 0),
+    list: async (tenant, limit) =>
+      (await named(tenant)).flatMap(({ name, rows }) => (rows > 0 ? [name] : [])).slice(0, limit),
+    erase: async ({ region, tenantId }) => {
+      for (const { name } of scarce) await at(region, name).eraseTenant(tenantId);
+    },
   };
 }
 

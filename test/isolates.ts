@@ -101,6 +101,7 @@ function workerOptions(
     durableObjects: {
       TENANT_GATE: object("TenantGate"),
       TENANT_DATABASE: object("TenantDatabase"),
+      MODEL_DISPATCHER: object("ModelDispatcher"),
       ...(local ? { EMBEDDED_MODEL: object("EmbeddedModel") } : {}),
     },
     ...(local ? { serviceBindings: { AI: { name: owner, entrypoint: "LocalAI" } } } : {}),

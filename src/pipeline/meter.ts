@@ -1,3 +1,4 @@
+import { reportProgress } from "./dispatch";
 import type { CallUsage, ModelCall, Output } from "./model-call";
 import type { ModelRequest } from "./model-request";
 
@@ -45,6 +46,7 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
       }
       counted.set(delta.choice, Math.min(tokens, cap));
       call.usage = estimate();
+      reportProgress(call, call.usage.completionTokens);
     } else if (delta.type === "vectors") {
       call.usage = estimate();
     } else if (cut.has(delta.choice)) continue;

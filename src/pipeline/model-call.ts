@@ -1,9 +1,10 @@
+import type { ModelDispatcherRpc } from "../../durable-objects/model-dispatcher.messages";
 import type { AdmitReply, GrantedLease, RateState, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
 import type { LeaseBook } from "../core/lease-book";
 import type { Model, ModelCatalogue } from "../inference/catalogue";
 import type { ChatDelta, Provider } from "../inference/provider";
 import type { Authenticated } from "../tenancy/authenticate";
-import type { TenantContext } from "../tenancy/context";
+import type { Region, TenantContext } from "../tenancy/context";
 import type { ModelRequest } from "./model-request";
 
 /** What the pipeline needs of the platform; every tenant-bound part asks for a context. */
@@ -12,6 +13,8 @@ export interface PipelinePorts {
   readonly gate: (context: TenantContext) => TenantGateRpc;
   readonly providerOf: (model: Model) => Provider;
   readonly requestDeadlineMs: number;
+  /** The dispatcher of a scarce model. */
+  readonly dispatcher: (region: Region, model: Model) => ModelDispatcherRpc;
   /** What this isolate may admit by itself. */
   readonly leases: LeaseBook<LeaseTerms>;
   /** The gate has just said again that this key may call: its binding is as young as that. */
@@ -58,6 +61,9 @@ export class ModelCall {
   readonly finished = Promise.withResolvers<void>();
   usage: CallUsage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0, estimated: true };
   firstTokenMs: number | null = null;
+  /** Where a slot of a scarce model is held, until it is freed. */
+  slot: ModelDispatcherRpc | undefined;
+  slotSeenAtMs = 0;
   /** Of the decision record, once settled. */
   receipt: string | null = null;
 

@@ -1,3 +1,4 @@
+import { dispatch, freeSlot } from "./dispatch";
 import { meter } from "./meter";
 import type { ModelCall } from "./model-call";
 import { reserve } from "./reserve";
@@ -10,12 +11,13 @@ import type { Stage } from "./stages";
 /** Stages that the door and the routes do themselves, before a model call exists. */
 type DoorStage = "authenticate" | "bind" | "validate";
 /** Stages with a place in the order and no work yet. */
-type LaterStage = "cache_lookup" | "guard_input" | "dispatch" | "guard_output";
+type LaterStage = "cache_lookup" | "guard_input" | "guard_output";
 
 const STAGES: Record<Exclude<Stage, DoorStage | LaterStage>, (call: ModelCall) => Promise<void>> = {
   resolve_model: resolveModel,
   residency: checkResidency,
   reserve,
+  dispatch,
   run: runProvider,
   meter,
   settle,
@@ -33,6 +35,7 @@ export async function runStages(call: ModelCall, stages: readonly Stage[]): Prom
       if (stage in STAGES) await STAGES[stage as keyof typeof STAGES](call);
     }
   } catch (error) {
+    await freeSlot(call);
     if (call.isReserved) await release(call);
     call.finished.resolve();
     throw error;

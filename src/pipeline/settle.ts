@@ -2,6 +2,7 @@ import type { FinishRequest } from "../../durable-objects/tenant-gate.messages";
 import type { Outcome } from "../core/records";
 import { ApiError } from "../errors";
 import { ProviderError } from "../inference/provider";
+import { freeSlot } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
 import { OPERATOR_FAILURES, providerFailed } from "./run-provider";
 
@@ -30,6 +31,7 @@ async function* settling(call: ModelCall, output: AsyncIterable<Output>): AsyncG
       else yield delta;
     }
     outcome = call.stoppedBy === "client" ? "cancelled" : "completed";
+    call.waitUntil(freeSlot(call)); // the model is done with it: the next one need not wait for the books
     await finish(call, outcome);
     yield* pending;
   } catch (error) {
@@ -38,6 +40,7 @@ async function* settling(call: ModelCall, output: AsyncIterable<Output>): AsyncG
     throw await failed(call, error, outcome);
   } finally {
     clearTimeout(deadline);
+    await freeSlot(call);
     await finish(call, outcome).catch(() => {}); // once; a consumer that left has nobody to tell
     call.finished.resolve();
   }

@@ -30,6 +30,7 @@ export const INFERENCE_STAGES = [
   "resolve_model",
   "residency",
   "reserve",
+  "dispatch",
   "run",
   "meter",
   "settle",

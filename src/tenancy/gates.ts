@@ -1,7 +1,7 @@
 import type { ChangeCommand, ChangeReply, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
 import { objectName } from "../core/object-name";
 import { ApiError } from "../errors";
-import { assertMinted, type TenantContext, type TenantLocation } from "./context";
+import { assertMinted, type Region, type TenantContext, type TenantLocation } from "./context";
 import { newId } from "./ids";
 
 /** Reaches the gate of a tenant's home. */
@@ -23,6 +23,18 @@ export function objectsOf<Rpc>(
         ? namespace.jurisdiction(region as DurableObjectJurisdiction)
         : namespace;
     return home.getByName(objectName(location)) as unknown as Rpc;
+  };
+}
+
+/** The same seam for objects that belong to no tenant: one for each name in a region. */
+export function sharedObjectsOf<Rpc>(
+  namespace: DurableObjectNamespace,
+  jurisdictions: "on" | "off",
+): (region: Region, name: string) => Rpc {
+  return (region, name) => {
+    const isBound = jurisdictions === "on" && region !== "global";
+    const home = isBound ? namespace.jurisdiction(region as DurableObjectJurisdiction) : namespace;
+    return home.getByName(`${region}/${name}`) as unknown as Rpc;
   };
 }
 

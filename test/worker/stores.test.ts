@@ -11,7 +11,19 @@ import wrangler from "../../wrangler.toml?raw";
 import { freshGate } from "./gate";
 import { PLACES, rowOf, tenantIn } from "./tenants";
 
-const registry = storeRegistry(env);
+/** A model that is scarce, so that a dispatcher knows its tenants. */
+const scarce = {
+  ...{
+    name: "scarce",
+    task: "chat",
+    owned_by: "tests",
+    created: 0,
+    provider: "openai-compatible",
+    provider_model: "x",
+  },
+  ...{ context_tokens: 1_000, default_max_output_tokens: 10, max_in_flight: 1, regions: ["global"] },
+};
+const registry = storeRegistry({ ...env, MODEL_CATALOGUE: { version: "tests", models: [scarce] } });
 const names = registry.map(({ name }) => name);
 const tablesOf = (module: object) =>
   Object.values(module)
@@ -23,6 +35,8 @@ async function busyTenant(isolation: "pool" | "silo") {
   const fresh = await freshGate({}, isolation);
   await fresh.admit("r1");
   await fresh.finish("r1");
+  const slot = { requestId: fresh.tenantId, tenantId: fresh.tenantId, keyId: "key", weight: 1, inputTokens: 5 };
+  await env.MODEL_DISPATCHER.getByName("global/scarce").acquire({ ...slot, patienceMs: 0, slots: 100 });
   await runInDurableObject(fresh.stub, async (_, state) => {
     state.storage.sql.exec("update journal set at_ms = at_ms - 90000000");
     state.storage.sql.exec("update due set due_at = 1");

@@ -1,0 +1,52 @@
+import { planOf } from "../core/plans";
+import { ApiError } from "../errors";
+import { askGate } from "../tenancy/gates";
+import type { ModelCall } from "./model-call";
+
+/** A sign of life this often at least, and after so many tokens. */
+const PROGRESS_MS = 2_000;
+
+/**
+ * Waits for a slot of a scarce model, which its dispatcher shares fairly between tenants. Models that scale by
+ * themselves pass at once.
+ * @throws ApiError 503 with a wait estimate where the wait is hopeless
+ */
+export async function dispatch(call: ModelCall): Promise<void> {
+  const { model, caller, reservation } = call;
+  if (model.maxInFlight === null) return;
+  const { actor, tenantId, region } = caller.context;
+  if (actor.type === "job") throw new TypeError("a job makes no model calls of its own");
+  const dispatcher = call.ports.dispatcher(region, model);
+  const leave = () => void dispatcher.leave(call.id).catch(() => {}); // the line forgets it by itself later
+  call.signal.addEventListener("abort", leave, { once: true });
+  const request = {
+    ...{ requestId: call.id, tenantId, keyId: actor.keyId, weight: planOf(caller.policy).weight },
+    ...{ inputTokens: reservation.promptTokens, patienceMs: call.patienceMs, slots: model.maxInFlight },
+  };
+  const reply = await askGate(() => dispatcher.acquire(request));
+  call.signal.removeEventListener("abort", leave);
+  if (!reply.acquired) {
+    const message = `'${call.request.model}' is busy with others' requests and yours, and your turn would come too late. Try again in ${(reply.retryAfterMs / 1000).toFixed(1)} s.`;
+    const retryAfter = String(Math.max(1, Math.ceil(reply.retryAfterMs / 1000)));
+    throw new ApiError("model_overloaded", message, { headers: { "retry-after": retryAfter } });
+  }
+  call.slot = dispatcher;
+  call.slotSeenAtMs = Date.now();
+}
+
+/** Tells the dispatcher that tokens come: they are charged, and the slot lives on. */
+export function reportProgress(call: ModelCall, outputTokens: number): void {
+  const nowMs = Date.now();
+  if (!call.slot || nowMs - call.slotSeenAtMs < PROGRESS_MS) return;
+  call.slotSeenAtMs = nowMs;
+  void call.slot.progress(call.id, outputTokens).catch(() => {});
+}
+
+/** Frees the slot with what was really taken; once, whoever asks for it. */
+export async function freeSlot(call: ModelCall): Promise<void> {
+  const { slot, usage } = call;
+  if (!slot) return;
+  call.slot = undefined;
+  const used = { requestId: call.id, inputTokens: usage.promptTokens, outputTokens: usage.completionTokens };
+  await slot.release(used).catch(() => {}); // else it is freed when nothing is heard of it
+}
