@@ -18,16 +18,48 @@ export const AcquireRequest = z.strictObject({
 });
 export type AcquireRequest = z.infer<typeof AcquireRequest>;
 
+/** Where a call goes; null for models whose one address is in the catalogue. */
+export interface CallEndpoint {
+  readonly id: string;
+  readonly url: string;
+}
 export type AcquireReply =
-  | { readonly acquired: true; readonly queuedMs: number }
+  | { readonly acquired: true; readonly queuedMs: number; readonly endpoint: CallEndpoint | null }
   | {
       readonly acquired: false;
       readonly reason: "queue_full" | "queue_timeout" | "left";
       readonly retryAfterMs: number;
     };
 
-export const ReleaseRequest = z.strictObject({ requestId: Id, inputTokens: Tokens, outputTokens: Tokens });
-export type ReleaseRequest = z.infer<typeof ReleaseRequest>;
+/** `outcome` is what the call says of its endpoint, see `src/core/endpoint-pool.ts`. */
+export const ReleaseRequest = z.strictObject({
+  requestId: Id,
+  inputTokens: Tokens,
+  outputTokens: Tokens,
+  outcome: z.enum(["ended", "failed"]).default("ended"),
+});
+
+/** Before its first token: the endpoint did not answer, another may. */
+export const FailoverRequest = z.strictObject({
+  requestId: Id,
+  outcome: z.enum(["failed", "busy"]),
+  restMs: z.int().min(0).max(600_000),
+});
+export type FailoverRequest = z.infer<typeof FailoverRequest>;
+
+export const EndpointSpec = z.strictObject({
+  id: Id,
+  url: z.url().max(2_000),
+  maxInFlight: z.int().min(1).max(100_000),
+});
+export type EndpointSpec = z.infer<typeof EndpointSpec>;
+export interface ListedEndpoint extends EndpointSpec {
+  readonly addedAtMs: number;
+  readonly state: "closed" | "open" | "half_open" | "leaving";
+  readonly inFlight: number;
+  readonly failures: number;
+}
+export type ReleaseRequest = z.input<typeof ReleaseRequest>;
 
 /** What an autoscaler of the machines behind the model follows. */
 export interface DispatcherMetrics {
@@ -46,6 +78,13 @@ export interface ModelDispatcherRpc {
   progress(requestId: string, outputTokens: number): Promise<void>;
   /** Frees the slot with what was really taken. May be called again. */
   release(request: ReleaseRequest): Promise<void>;
+  /** @returns another endpoint for the same slot; null where there is none that was not tried */
+  failover(request: FailoverRequest): Promise<CallEndpoint | null>;
+  /** Joins, or changes its address or size; calls that run there go on. */
+  addEndpoint(spec: EndpointSpec): Promise<void>;
+  /** Lets one leave: no new call goes there. @returns false where there is none */
+  removeEndpoint(id: string): Promise<boolean>;
+  listEndpoints(): Promise<readonly ListedEndpoint[]>;
   metrics(): Promise<DispatcherMetrics>;
   /** Rows that name a tenant. */
   countRows(tenantId: string): Promise<number>;

@@ -61,7 +61,7 @@ export function servicesOf(env: object): Services {
     pipeline: {
       catalogue: config.catalogue,
       gate,
-      providerOf: (model) => providerFor(model, providerPorts(config)),
+      providerOf: (model, address) => providerFor(model, providerPorts(config), address),
       requestDeadlineMs: config.REQUEST_DEADLINE_MS,
       dispatcher: dispatchersOf(config),
       leases: new LeaseBook(config.LEASE_MAX - 1),

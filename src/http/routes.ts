@@ -7,6 +7,7 @@ import { getCosts } from "./costs";
 import { getDecisions } from "./decisions";
 import { createEmbedding } from "./embeddings";
 import { postEndUserToken } from "./end-user-tokens";
+import { deleteEndpoint, getEndpoints, postEndpoint } from "./endpoints";
 import type { Handler } from "./handler";
 import { getHealth } from "./health";
 import { getIsolation, postIsolation } from "./isolation";
@@ -57,6 +58,8 @@ const inference = (path: string, handler: Handler): Route => ({
 });
 
 const PROJECT = "/v1/organization/projects/:project_id";
+/** Names of models may contain slashes, which a path carries as %2F. */
+const MODEL = "/v1/tenantry/models/:model";
 const SETTINGS = "/v1/tenantry/projects/:project_id";
 const ACCOUNT = `${PROJECT}/service_accounts/:service_account_id`;
 
@@ -101,6 +104,9 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", "/v1/organization/usage/embeddings", getEmbeddingsUsage),
   control("admin", "GET", "/v1/organization/costs", getCosts),
 
+  control("admin", "GET", `${MODEL}/endpoints`, getEndpoints),
+  control("admin", "POST", `${MODEL}/endpoints`, postEndpoint),
+  control("admin", "DELETE", `${MODEL}/endpoints/:endpoint_id`, deleteEndpoint),
   control("admin", "POST", `${SETTINGS}/restore`, postRestoreProject),
   control("admin", "POST", `${SETTINGS}/suspend`, postSuspendProject),
   control("admin", "POST", `${SETTINGS}/resume`, postResumeProject),

@@ -31,7 +31,19 @@ export async function dispatch(call: ModelCall): Promise<void> {
     throw new ApiError("model_overloaded", message, { headers: { "retry-after": retryAfter } });
   }
   call.slot = dispatcher;
+  call.endpoint = reply.endpoint;
   call.slotSeenAtMs = Date.now();
+}
+
+/**
+ * Before the first token: the endpoint failed or is busy, another may answer in its place, in the same slot.
+ * @returns false where there is none that was not tried
+ */
+export async function failOver(call: ModelCall, outcome: "failed" | "busy", restMs: number): Promise<boolean> {
+  if (!call.slot || !call.endpoint) return false;
+  const next = await call.slot.failover({ requestId: call.id, outcome, restMs }).catch(() => null);
+  call.endpoint = next;
+  return next !== null;
 }
 
 /** Tells the dispatcher that tokens come: they are charged, and the slot lives on. */
@@ -47,6 +59,12 @@ export async function freeSlot(call: ModelCall): Promise<void> {
   const { slot, usage } = call;
   if (!slot) return;
   call.slot = undefined;
-  const used = { requestId: call.id, inputTokens: usage.promptTokens, outputTokens: usage.completionTokens };
+  const outcome = call.endpointFailed ? "failed" : "ended";
+  const used = {
+    requestId: call.id,
+    inputTokens: usage.promptTokens,
+    outputTokens: usage.completionTokens,
+    outcome,
+  } as const;
   await slot.release(used).catch(() => {}); // else it is freed when nothing is heard of it
 }

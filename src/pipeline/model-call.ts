@@ -1,4 +1,4 @@
-import type { ModelDispatcherRpc } from "../../durable-objects/model-dispatcher.messages";
+import type { CallEndpoint, ModelDispatcherRpc } from "../../durable-objects/model-dispatcher.messages";
 import type { AdmitReply, GrantedLease, RateState, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
 import type { LeaseBook } from "../core/lease-book";
 import type { Model, ModelCatalogue } from "../inference/catalogue";
@@ -11,7 +11,7 @@ import type { ModelRequest } from "./model-request";
 export interface PipelinePorts {
   readonly catalogue: ModelCatalogue;
   readonly gate: (context: TenantContext) => TenantGateRpc;
-  readonly providerOf: (model: Model) => Provider;
+  readonly providerOf: (model: Model, address?: string) => Provider;
   readonly requestDeadlineMs: number;
   /** The dispatcher of a scarce model. */
   readonly dispatcher: (region: Region, model: Model) => ModelDispatcherRpc;
@@ -64,6 +64,10 @@ export class ModelCall {
   /** Where a slot of a scarce model is held, until it is freed. */
   slot: ModelDispatcherRpc | undefined;
   slotSeenAtMs = 0;
+  /** Which of the model's endpoints the call goes to; null for a model whose one address is in the catalogue. */
+  endpoint: CallEndpoint | null = null;
+  /** The endpoint failed in the middle, when no other could take over any more. */
+  endpointFailed = false;
   /** Of the decision record, once settled. */
   receipt: string | null = null;
 

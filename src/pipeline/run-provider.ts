@@ -1,19 +1,51 @@
 import { ApiError } from "../errors";
-import type { ChatCall, ProviderError, ProviderFailure } from "../inference/provider";
+import { type ChatCall, ProviderError, type ProviderFailure } from "../inference/provider";
+import { failOver } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
 
 /** Calls the model. The reservation's cap goes with it, whatever the caller asked for. */
 export async function runProvider(call: ModelCall): Promise<void> {
   const { model, request, ports, reservation } = call;
   if (request.kind === "embeddings" && model.task === "embedding") {
-    call.output = embeddings(async () => ports.providerOf(model).embed({ model, inputs: request.inputs }, call.signal));
+    const { inputs } = request;
+    const embed = () => ports.providerOf(model, call.endpoint?.url).embed({ model, inputs }, call.signal);
+    call.output = withFailover(call, () => embeddings(async () => embed()));
   } else if (request.kind === "completions" && model.task === "chat") {
     const { kind: _, serviceTier: __, ...asked } = request;
     const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens };
-    call.output = fromProvider(async () => ports.providerOf(model).chat(chat, call.signal));
+    const ask = () => ports.providerOf(model, call.endpoint?.url).chat(chat, call.signal);
+    call.output = withFailover(call, () => fromProvider(async () => ask()));
   } else {
     throw new TypeError(`model ${model.name} cannot answer ${request.kind}`);
   }
+}
+
+/** Another endpoint takes over as long as nothing of the answer is out; after the first token, never. */
+async function* withFailover(call: ModelCall, run: () => AsyncGenerator<Output>): AsyncGenerator<Output> {
+  for (;;) {
+    let hasBegun = false;
+    try {
+      for await (const delta of run()) {
+        hasBegun = true;
+        yield delta;
+      }
+      return;
+    } catch (error) {
+      const outcome = call.endpoint && !call.signal.aborted ? endpointOutcome(error) : undefined;
+      if (!outcome) throw error;
+      const restMs = (error as ProviderError).detail.retryAfterMs ?? 1_000;
+      if (!hasBegun && (await failOver(call, outcome, restMs))) continue;
+      call.endpointFailed = outcome === "failed";
+      throw error;
+    }
+  }
+}
+
+/** What a failure says of the endpoint; undefined where it says something of the request. */
+function endpointOutcome(error: unknown): "failed" | "busy" | undefined {
+  if (!(error instanceof ProviderError)) return undefined;
+  if (error.failure === "capacity" || error.failure === "quota") return "busy";
+  return error.failure === "broken" || error.failure === "timeout" ? "failed" : undefined;
 }
 
 /** Nothing runs before the first delta is asked for: by then the settlement is armed. */

@@ -9,6 +9,7 @@ const PREFIXES = {
   request: "req_",
   chatCompletion: "chatcmpl-",
   toolCall: "call_",
+  endpoint: "ep_",
 } as const;
 
 export type IdKind = keyof typeof PREFIXES;

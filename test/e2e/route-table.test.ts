@@ -48,6 +48,7 @@ const UNKNOWN: Readonly<Record<string, string>> = {
   key_id: "key_AAAAAAAAAAAAAAAAAAAAAAAA",
   rate_limit_id: "rl-nothing",
   model: "nothing",
+  endpoint_id: "ep_AAAAAAAAAAAAAAAAAAAAAAAA",
 };
 const parameters = (route: Route) => [...route.path.matchAll(/:([a-z_]+)/g)].map(([, name]) => name ?? "");
 const fill = (route: Route, ids: Readonly<Record<string, string>>) =>
@@ -63,6 +64,7 @@ const BODIES: Readonly<Record<string, string>> = {
   "/v1/tenantry/projects/:project_id/isolation": '{"isolation":"pool"}',
   "/v1/tenantry/projects/:project_id/retention": '{"days":30}',
   "/v1/tenantry/projects/:project_id/plan": '{"plan":"standard"}',
+  "/v1/tenantry/models/:model/endpoints": '{"url":"http://localhost:9/v1","max_in_flight":1}',
   "/v1/organization/projects/:project_id/spend_limit": '{"threshold_amount":100,"currency":"USD","interval":"month"}',
 };
 const bodyOf = (route: Route) =>

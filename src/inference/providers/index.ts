@@ -14,14 +14,18 @@ export interface ProviderPorts {
   };
 }
 
-/** The provider of a model. @throws ProviderError `unauthorized` when this deployment has none configured */
-export function providerFor(model: Model, { ai, upstream }: ProviderPorts): Provider {
+/**
+ * The provider of a model.
+ * @param address one of the model's endpoints, where it has several
+ * @throws ProviderError `unauthorized` when this deployment has none configured
+ */
+export function providerFor(model: Model, { ai, upstream }: ProviderPorts, address?: string): Provider {
   switch (model.provider) {
     case "workers-ai":
       if (!ai) throw new ProviderError("unauthorized", `model ${model.name} needs the AI binding`);
       return workersAi(ai);
     case "openai-compatible": {
-      const baseUrl = model.endpoint ?? upstream.baseUrl;
+      const baseUrl = address ?? model.endpoint ?? upstream.baseUrl;
       if (!baseUrl) throw new ProviderError("unauthorized", `model ${model.name} needs UPSTREAM_URL`);
       // The platform's secret goes to the platform's upstream, never to another model's own endpoint.
       const apiKey = model.endpoint === null ? upstream.apiKey : null;
