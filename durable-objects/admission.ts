@@ -91,6 +91,7 @@ export function admissionOf(
   return {
     ...{ facts, requestId, rates, promptTokens, outputTokens, choices, outputLowerable, price: prices.price },
     class: serviceTier,
+    party: endUser?.subject ?? null,
     inFlightLimit: policy.limits.inFlight,
     queueLength: policy.limits.queueLength,
     giveUpAtMs: nowMs + request.patienceMs,

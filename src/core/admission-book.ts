@@ -29,6 +29,8 @@ export interface AdmissionRequest<F> extends Draw {
   readonly facts: F;
   readonly requestId: string;
   readonly class: ServiceTier;
+  /** The end user whose request it is: inside a class they take turns. */
+  readonly party?: string | null;
   /** The tenant's: the one that came last holds for all who wait. */
   readonly inFlightLimit: number;
   readonly queueLength: number;
@@ -151,11 +153,12 @@ export class AdmissionBook<F> {
     if (this.inFlight < request.inFlightLimit && this.#line.size === 0) {
       return grantedOf(this.#grant(fitted, atMs, atMs));
     }
-    const position = this.#line.ahead(request.class, atMs);
+    const { class: tier, party = null } = request;
+    const position = this.#line.ahead({ class: tier, party }, atMs);
     const refusal = this.#hopeless(request, position, nowMs);
     if (refusal) return { verdict: "refused", refusal };
     const { requestId: id, giveUpAtMs } = request;
-    this.#line.push({ id, class: request.class, enqueuedAtMs: atMs, giveUpAtMs, request: fitted });
+    this.#line.push({ id, class: tier, party, enqueuedAtMs: atMs, giveUpAtMs, request: fitted });
     this.#rates.claim(fitted);
     return { verdict: "waiting", position };
   }

@@ -29,6 +29,53 @@ const placeOf = (waiter: Waiter) => waiter.enqueuedAtMs + RANKS[waiter.class] * 
 /** Array.prototype.sort is stable, so ties stay in order of arrival. */
 const inOrder = (waiters: readonly Waiter[]) => [...waiters].sort((a, b) => placeOf(a) - placeOf(b));
 
+const TURNS = { class: "default", enqueuedAtMs: 0, giveUpAtMs: Number.MAX_SAFE_INTEGER } as const;
+
+describe("end users in a waiting line", () => {
+  const served = (line: WaitingLine<Waiter>) => {
+    const ids: string[] = [];
+    for (let next = line.pop(0); next; next = line.pop(0)) ids.push(next.id);
+    return ids;
+  };
+
+  it("take turns, however many requests one of them has sent before the others", () => {
+    const line = new WaitingLine<Waiter>();
+    for (let index = 0; index < 4; index++) line.push({ ...TURNS, id: `ann${index}`, party: "ann" });
+    for (let index = 0; index < 2; index++) line.push({ ...TURNS, id: `ben${index}`, party: "ben" });
+    expect(served(line)).toEqual(["ann0", "ben0", "ann1", "ben1", "ann2", "ann3"]);
+  });
+
+  it("take turns inside their class, and keys take none", () => {
+    const line = new WaitingLine<Waiter>();
+    for (let index = 0; index < 3; index++) line.push({ ...TURNS, id: `key${index}`, party: null });
+    line.push({ ...TURNS, id: "ann0", party: "ann" });
+    line.push({ ...TURNS, id: "ann1", party: "ann", class: "priority" });
+    expect(served(line)).toEqual(["ann1", "key0", "key1", "key2", "ann0"]);
+  });
+
+  it("begin anew when nothing of theirs waits any more", () => {
+    const line = new WaitingLine<Waiter>();
+    for (let index = 0; index < 5; index++) line.push({ ...TURNS, id: `ann${index}`, party: "ann" });
+    served(line);
+    line.push({ ...TURNS, id: "ann", party: "ann" });
+    line.push({ ...TURNS, id: "ben", party: "ben" });
+    expect(served(line)).toEqual(["ann", "ben"]);
+  });
+
+  it("are told a place that holds: as many go before as were said", () => {
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom("ann", "ben", null), { maxLength: 30 }), (parties) => {
+        const line = new WaitingLine<Waiter>();
+        for (const [index, party] of parties.entries()) {
+          const place = line.ahead({ class: "default", party }, 0);
+          line.push({ ...TURNS, id: `w${index}`, party });
+          expect(line.position(`w${index}`)).toBe(place);
+        }
+      }),
+    );
+  });
+});
+
 describe("waiting line", () => {
   it("goes by arrival plus 5 s per class below priority, first come first served on ties, like a sorted list", () => {
     fc.assert(
@@ -41,7 +88,7 @@ describe("waiting line", () => {
           if (each.do === "push") {
             const giveUpAtMs = nowMs + each.patienceMs;
             const waiter = { id: `w${index}`, class: each.tier, enqueuedAtMs: nowMs, giveUpAtMs };
-            const ahead = line.ahead(each.tier, nowMs);
+            const ahead = line.ahead({ class: each.tier }, nowMs);
             line.push(waiter);
             model.push(waiter);
             expect(inOrder(model).indexOf(waiter)).toBe(ahead);
