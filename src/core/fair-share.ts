@@ -56,6 +56,9 @@ const OUTPUT_COST = 2;
 const FIRST_GUESS_MS = 2_000;
 const AVERAGE_WEIGHT = 0.1;
 
+/** Counters of tenants that are away may be kept before all of them are looked through. */
+const SPARE_COUNTERS = 256;
+
 interface Waiting extends FairRequest {
   readonly enqueuedAtMs: number;
 }
@@ -63,8 +66,12 @@ interface Waiting extends FairRequest {
 /** Those who share: tenants among each other, or keys inside a tenant. */
 class Sharers {
   readonly served = new Map<string, number>();
-  /** How much the one that was served last had before: where somebody who was away begins. */
+  /** What the one that was let in last had had by then: where somebody begins who finds nobody waiting. */
   floor = 0;
+
+  letIn(name: string): void {
+    this.floor = Math.max(this.floor, this.of(name));
+  }
 
   /** An idle one returns: it gains no credit from its absence. */
   lift(name: string, active: Iterable<string>): void {
@@ -292,8 +299,8 @@ export class FairShare {
 
   #grant({ id, tenant, key, weight, inputTokens }: Waiting, nowMs: number): FairSlot {
     const keys = this.#keysOf(tenant);
-    this.#tenants.floor = Math.max(this.#tenants.floor, this.#tenants.of(tenant));
-    keys.floor = Math.max(keys.floor, keys.of(key));
+    this.#tenants.letIn(tenant);
+    keys.letIn(key);
     const times = { grantedAtMs: nowMs, deadlineMs: nowMs + this.#options.slotMs };
     const slot: FairSlot = { id, tenant, key, weight, inputTokens, outputTokens: 0, ...times };
     this.#charge(slot, INPUT_COST * inputTokens);
@@ -326,8 +333,17 @@ export class FairShare {
 
   /** A counter that says nothing any more: whoever comes anew begins no lower. */
   #forgetIdle(tenant: string): void {
-    if (this.#running.has(tenant) || this.#line.has(tenant)) return;
-    if (this.#tenants.of(tenant) <= this.#tenants.floor) this.forget(tenant);
+    if (this.#isIdle(tenant) && this.#tenants.of(tenant) <= this.#tenants.floor) this.forget(tenant);
+    if (this.#tenants.served.size <= 2 * (this.#running.size + this.#line.size) + SPARE_COUNTERS) return;
+    // While nobody waits there is nothing to be shared, and who is away may begin anew with everybody else.
+    const floor = this.#line.size === 0 ? Number.POSITIVE_INFINITY : this.#tenants.floor;
+    for (const [other, served] of this.#tenants.served) {
+      if (served <= floor && this.#isIdle(other)) this.forget(other);
+    }
+  }
+
+  #isIdle(tenant: string): boolean {
+    return !this.#running.has(tenant) && !this.#line.has(tenant);
   }
 
   #waitMs(position: number): number {
