@@ -16,29 +16,6 @@ const Kind = z.enum(["completions", "embeddings"]);
 const Tokens = z.int().min(0).max(1_000_000_000);
 const Milliseconds = z.int().min(0);
 
-/** Who knocks: a key by its hash, or the key that minted an end user's token. */
-export const BindRequest = z.strictObject({
-  credential: z.union([z.strictObject({ keyHash: z.string().length(64) }), z.strictObject({ keyId: Id })]),
-  knownPolicyVersion: z.int().nullable(),
-});
-export type BindRequest = z.infer<typeof BindRequest>;
-
-export interface BoundKey {
-  readonly id: string;
-  /** Null for admin keys. */
-  readonly serviceAccountId: string | null;
-  readonly scopes: readonly string[];
-}
-/** `policy` is null when the version that the caller knows is the one in force. */
-export type BindReply =
-  | {
-      readonly bound: true;
-      readonly key: BoundKey;
-      readonly policyVersion: number;
-      readonly policy: PolicySnapshot | null;
-    }
-  | { readonly bound: false; readonly reason: "unknown_key" | "archived" | "suspended" };
-
 export const AdmitRequest = z.strictObject({
   requestId: Id,
   kind: Kind,
@@ -64,6 +41,39 @@ export const AdmitRequest = z.strictObject({
   wantedDraws: z.int().min(0).max(1_000).default(0),
 });
 export type AdmitRequest = z.input<typeof AdmitRequest>;
+
+/** A call whose key the caller of the gate does not know yet. */
+const OpeningCall = AdmitRequest.omit({ keyId: true });
+export type OpeningCall = z.input<typeof OpeningCall>;
+
+/**
+ * Who knocks: a key by its hash, or the key that minted an end user's token. With the call that it wants to make, so
+ * that a caller the isolate does not know is bound and admitted in one round trip.
+ */
+export const BindRequest = z.strictObject({
+  credential: z.union([z.strictObject({ keyHash: z.string().length(64) }), z.strictObject({ keyId: Id })]),
+  knownPolicyVersion: z.int().nullable(),
+  call: OpeningCall.nullable().default(null),
+});
+export type BindRequest = z.input<typeof BindRequest>;
+
+export interface BoundKey {
+  readonly id: string;
+  /** Null for admin keys. */
+  readonly serviceAccountId: string | null;
+  readonly scopes: readonly string[];
+}
+/** `policy` is null when the version that the caller knows is the one in force. */
+export type BindReply =
+  | {
+      readonly bound: true;
+      readonly key: BoundKey;
+      readonly policyVersion: number;
+      readonly policy: PolicySnapshot | null;
+      /** Of the call that came along; null without one, and for one that this key may not make. */
+      readonly admission: AdmitReply | null;
+    }
+  | { readonly bound: false; readonly reason: "unknown_key" | "archived" | "suspended" };
 
 /** A prepaid slice for calls of the same key, model and tier; see `src/core/gate-leases.ts`. */
 export interface GrantedLease {

@@ -1,28 +1,25 @@
 import { DurableObject } from "cloudflare:workers";
 import type { z } from "zod";
-import {
-  AdmissionBook,
-  type AdmissionRequest,
-  type Hold,
-  type RateRule,
-  type Refusal,
-} from "../src/core/admission-book";
-import { costOfDraw, LATE_MS, type Lease } from "../src/core/gate-leases";
+import { AdmissionBook, type AdmissionRequest, type Hold, type RateRule } from "../src/core/admission-book";
+import { costOfDraw, type Lease } from "../src/core/gate-leases";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
 import { pricesOf } from "../src/core/prices";
 import { type CallFacts, recordsOf, type UsageEvent, unreconciledEnd, unreconciledLease } from "../src/core/records";
-import { admissionOf, factsOf, ratesOf, refusedByPlan, relimited } from "./admission";
-import { copiesOf, decideChange, purgedTenant } from "./changes";
+import { admissionOf, factsOf, ratesOf, refusedByPlan } from "./admission";
+import { copiesOf, decideChange } from "./changes";
 import { readDecisions } from "./decision-reader";
+import { GateAdmissions } from "./gate-admissions";
+import { GatePurge } from "./gate-purge";
 import { GateUpkeep } from "./gate-upkeep";
 import { GroupCommit } from "./group-commit";
 import { GateJournal } from "./journal";
 import { limitStates } from "./limits-view";
 import type { GatePorts, ObjectHome } from "./ports";
 import { alertRecord, RefusalTally } from "./refusals";
-import { beyondRetention, nextPurgeMs, restorableUntilMs } from "./retention";
+import { nextPurgeMs } from "./retention";
 import { JournalSegments } from "./segments";
+import type { Key } from "./tenant-facts";
 import {
   type AdmitReply,
   AdmitRequest,
@@ -50,7 +47,6 @@ const MAX_MODELS = 1_000;
 
 type ParsedAdmit = z.output<typeof AdmitRequest>;
 type ParsedFinish = z.output<typeof FinishRequest>;
-type Verdict = { readonly hold: Hold<CallFacts> } | { readonly refusal: Refusal } | { readonly left: true };
 
 /**
  * One per tenant: the single writer of its hot path. It decides by `src/core`, keeps what it decided in its own
@@ -63,14 +59,13 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     readonly #ports: GatePorts;
     readonly #store: TenantStore;
     readonly #book: AdmissionBook<CallFacts>;
+    readonly #admissions: GateAdmissions;
+    readonly #purge: GatePurge;
     readonly #journal: GateJournal;
     readonly #segments: JournalSegments;
     readonly #commit: GroupCommit;
     readonly #upkeep: GateUpkeep;
     readonly #refusals = new RefusalTally();
-    readonly #waiting = new Map<string, (verdict: Verdict) => void>();
-    readonly #returns: (() => void)[] = [];
-    #waitTimer: ReturnType<typeof setTimeout> | undefined;
 
     constructor(ctx: DurableObjectState, env: object) {
       super(ctx, env);
@@ -101,64 +96,51 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#upkeep = new GateUpkeep(ctx.storage, this.#sql, {
         expire: () => this.#expire(),
         outbox: () => this.#flushOutbox(),
-        purge: () => this.#purge(),
+        purge: () => this.#runPurge(),
         rollup: () => this.#flushUsage(),
         segment: async () => void (await this.#segments.sealOldest(Date.now())),
       });
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
+      this.#admissions = new GateAdmissions(this.#book, {
+        holdDue: (dueMs) => this.#upkeep.keepPromise("expire", dueMs),
+        expire: () => void this.#expire(),
+      });
+      this.#purge = new GatePurge(this.#store, this.#ports, {
+        home: () => this.#home,
+        transaction,
+        flush: async () => {
+          await this.#flushOutbox();
+          await this.#flushUsage();
+        },
+        erase: () => this.erase(),
+      });
     }
 
     async bind(raw: BindRequest): Promise<BindReply> {
-      const { credential, knownPolicyVersion } = BindRequest.parse(raw);
-      const { policy } = this.#store;
-      const key = this.#store.liveKey(credential, Date.now());
-      if (!policy || !key) return { bound: false, reason: "unknown_key" };
-      if (policy.status !== "active") return { bound: false, reason: closed(policy.status) };
+      const { credential, knownPolicyVersion, call } = BindRequest.parse(raw);
+      const first = this.#find(credential);
+      if ("reason" in first) return { bound: false, ...first };
+      const admission = call && mayCall(first, call) ? await this.#admit({ ...call, keyId: first.key.id }) : null;
+      // It may have waited: who it is, and under which policy, is answered as of now.
+      const found = admission ? this.#find(credential) : first;
+      if ("reason" in found) return { bound: false, ...found };
+      const { policy, key } = found;
       const { id, serviceAccountId, scopes } = key;
       return {
         bound: true,
         key: { id, serviceAccountId, scopes },
         policyVersion: policy.version,
         policy: policy.version === knownPolicyVersion ? null : policy,
+        admission,
       };
     }
 
     async admit(raw: AdmitRequest): Promise<AdmitReply> {
-      const request = AdmitRequest.parse(raw);
-      const standing = this.#standing(request.keyId);
-      if ("reason" in standing) return { admitted: false, reason: standing.reason };
-      const { policy } = standing;
-      const nowMs = Date.now();
-      const rates = ratesOf(policy, request);
-      const known = this.#book.hold(request.requestId);
-      if (known) return this.#granted(known, rates); // the first answer was lost on its way
-      const prices = pricesOf(this.#ports.prices, request.model);
-      const reason = refusedByPlan(policy, request, rates, prices);
-      if (reason) {
-        this.#refused(request, policy, reason);
-        return { admitted: false, reason };
-      }
-      const asked = admissionOf(this.#address, policy, request, rates, prices, nowMs);
-      const verdict = await this.#decideWithLeases(asked);
-      this.#recordAlerts(request, policy);
-      if ("left" in verdict) return { admitted: false, reason: "unknown_key" };
-      if ("refusal" in verdict) {
-        this.#refused(request, policy, verdict.refusal.rule);
-        return { admitted: false, refusal: verdict.refusal, rates: this.#book.rates(rates, Date.now()) };
-      }
-      const lease = this.#lease(request, asked);
-      await this.#commit.durable();
-      const after = this.#standing(request.keyId);
-      if (!("reason" in after)) return this.#granted(verdict.hold, rates, lease);
-      // Revoked while it waited in the line.
-      await this.finish({ requestId: request.requestId, end: null });
-      return { admitted: false, reason: after.reason };
+      return this.#admit(AdmitRequest.parse(raw));
     }
 
     async leave(requestId: string): Promise<void> {
-      if (!this.#book.leave(String(requestId))) return;
-      this.#waiting.get(requestId)?.({ left: true });
-      this.#waiting.delete(requestId);
+      this.#admissions.leave(String(requestId));
     }
 
     async finish(raw: FinishRequest): Promise<FinishReply> {
@@ -167,7 +149,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       if (draw) return this.#finishDraw(requestId, draw, end, nowMs);
       if (end === null) {
         this.#book.release(requestId);
-        this.#grantWaiting();
+        this.#admissions.grantWaiting();
         await this.#commit.durable();
         return { settled: true, receipt: null };
       }
@@ -182,7 +164,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#book.settle(requestId, usedBy(event), nowMs);
       const receipt = this.#journal.append(decision, event);
       this.#upkeep.afterRecord(nowMs);
-      this.#grantWaiting();
+      this.#admissions.grantWaiting();
       await this.#commit.durable();
       return { settled: true, receipt };
     }
@@ -192,8 +174,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       // What is recorded already is over, though its answer may not have arrived there.
       const open = running.filter(({ requestId }) => this.#journal.recorded(requestId) === undefined);
       this.#book.returnLease(leaseId, open, Date.now());
-      this.#wakeReturns();
-      this.#grantWaiting();
+      this.#admissions.leaseIsBack();
       await this.#commit.durable();
     }
 
@@ -208,14 +189,13 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.ctx.storage.transactionSync(() => this.#store.apply(change, copies, dataKey));
       this.#upkeep.keepPromise("outbox", nowMs);
       this.#upkeep.keepPromise("purge", nextPurgeMs(this.#store.facts));
-      this.#relimitWaiting();
-      this.#grantWaiting();
+      const { policy } = this.#store;
+      if (!policy) throw new TypeError("a changed tenant without a policy");
+      this.#admissions.relimit(policy);
       await this.#commit.durable();
       // The change is made; its copies follow at once, or by the alarm where a database does not answer.
       await this.#upkeep.tryNow("outbox");
-      const { policy } = this.#store;
-      if (!policy) throw new TypeError("a changed tenant without a policy");
-      return { changed: true, policy, nowMs };
+      return { changed: true, policy: this.#store.policy ?? policy, nowMs };
     }
 
     async policy(): Promise<PolicySnapshot | null> {
@@ -265,57 +245,43 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       return { ...this.#address, isolation: this.#store.policy?.isolation ?? "pool" };
     }
 
-    /** Whether key and tenant may call now. */
-    #standing(
-      keyId: string,
-    ): { readonly policy: PolicySnapshot } | { readonly reason: "unknown_key" | "archived" | "suspended" } {
+    /** Who a credential is, while key and tenant may call. */
+    #find(credential: z.output<typeof BindRequest>["credential"]): Found | NotFound {
       const { policy } = this.#store;
-      if (!policy || !this.#store.liveKey({ keyId }, Date.now())) return { reason: "unknown_key" };
-      return policy.status === "active" ? { policy } : { reason: closed(policy.status) };
+      const key = this.#store.liveKey(credential, Date.now());
+      if (!policy || !key) return { reason: "unknown_key" };
+      return policy.status === "active" ? { policy, key } : { reason: closed(policy.status) };
     }
 
-    /**
-     * Nobody is refused because of what lies unused in a lease: it comes back within a second, and the one that came
-     * first is asked first again.
-     */
-    async #decideWithLeases(asked: AdmissionRequest<CallFacts>): Promise<Verdict> {
-      for (;;) {
-        const nowMs = Date.now();
-        const verdict = await this.#decide(asked, nowMs);
-        if (!("refusal" in verdict) || verdict.refusal.neverFits || nowMs >= asked.giveUpAtMs) return verdict;
-        if (!this.#book.mayBeReturned(verdict.refusal.key, nowMs)) return verdict;
-        await this.#leaseReturned();
+    async #admit(request: ParsedAdmit): Promise<AdmitReply> {
+      const caller = this.#find({ keyId: request.keyId });
+      if ("reason" in caller) return { admitted: false, reason: caller.reason };
+      const { policy } = caller;
+      const nowMs = Date.now();
+      const rates = ratesOf(policy, request);
+      const known = this.#book.hold(request.requestId);
+      if (known) return this.#granted(known, rates); // the first answer was lost on its way
+      const prices = pricesOf(this.#ports.prices, request.model);
+      const reason = refusedByPlan(policy, request, rates, prices);
+      if (reason) {
+        this.#refused(request, policy, reason);
+        return { admitted: false, reason };
       }
-    }
-
-    /** Settles when something of a lease came back, or when it is time to look again. */
-    #leaseReturned(): Promise<void> {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#returns.push(resolve);
-      if (this.#returns.length === 1) setTimeout(() => this.#wakeReturns(), LATE_MS / 4);
-      return promise;
-    }
-
-    #wakeReturns(): void {
-      for (const wake of this.#returns.splice(0)) wake();
-    }
-
-    #decide(request: AdmissionRequest<CallFacts>, nowMs: number): Verdict | Promise<Verdict> {
-      const decided = this.#book.admit(request, nowMs);
-      if (decided.verdict === "granted") {
-        this.#upkeep.keepPromise("expire", decided.hold.expiresAtMs);
-        return { hold: decided.hold };
+      const asked = admissionOf(this.#address, policy, request, rates, prices, nowMs);
+      const verdict = await this.#admissions.decide(asked);
+      this.#recordAlerts(request, policy);
+      if ("left" in verdict) return { admitted: false, reason: "unknown_key" };
+      if ("refusal" in verdict) {
+        this.#refused(request, policy, verdict.refusal.rule);
+        return { admitted: false, refusal: verdict.refusal, rates: this.#book.rates(rates, Date.now()) };
       }
-      if (decided.verdict === "refused") return { refusal: decided.refusal };
-      const waiting = Promise.withResolvers<Verdict>();
-      // A caller that asks again because its first answer is late waits beside its first call.
-      const earlier = this.#waiting.get(request.requestId);
-      this.#waiting.set(request.requestId, (verdict) => {
-        earlier?.(verdict);
-        waiting.resolve(verdict);
-      });
-      this.#wakeForWaiting();
-      return waiting.promise;
+      const lease = this.#lease(request, asked);
+      await this.#commit.durable();
+      const after = this.#find({ keyId: request.keyId });
+      if (!("reason" in after)) return this.#granted(verdict.hold, rates, lease);
+      // Revoked while it waited in the line.
+      await this.finish({ requestId: request.requestId, end: null });
+      return { admitted: false, reason: after.reason };
     }
 
     #granted(hold: Hold<CallFacts>, rates: readonly RateRule[], lease: GrantedLease | null = null): AdmitReply {
@@ -366,32 +332,9 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       if (!this.#book.settleDraw(lease.id, worst, used, nowMs)) return { settled: false };
       const receipt = records && this.#journal.append(records.decision, records.event);
       if (records) this.#upkeep.afterRecord(nowMs);
-      this.#grantWaiting();
+      this.#admissions.grantWaiting();
       await this.#commit.durable();
       return { settled: true, receipt };
-    }
-
-    /** Those who wait are judged by the limits of now, not by those of their arrival. */
-    #relimitWaiting(): void {
-      const { policy } = this.#store;
-      if (!policy) return;
-      this.#book.relimit((request) => relimited(policy, request));
-    }
-
-    #grantWaiting(): void {
-      for (const verdict of this.#book.grantWaiting(Date.now())) {
-        if ("hold" in verdict) this.#upkeep.keepPromise("expire", verdict.hold.expiresAtMs);
-        this.#waiting.get(verdict.requestId)?.(verdict);
-        this.#waiting.delete(verdict.requestId);
-      }
-    }
-
-    /** Callers that wait hold the object awake, so their patience needs a timer, not an alarm. */
-    #wakeForWaiting(): void {
-      clearTimeout(this.#waitTimer);
-      const nextMs = this.#book.nextGiveUpMs();
-      if (nextMs === undefined) return;
-      this.#waitTimer = setTimeout(() => void this.#expire(), Math.max(0, nextMs - Date.now()));
     }
 
     async #expire(): Promise<void> {
@@ -408,13 +351,8 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         this.#journal.append(decision, event);
         this.#upkeep.afterRecord(nowMs);
       }
-      for (const { requestId, refusal } of gaveUp) {
-        this.#waiting.get(requestId)?.({ refusal });
-        this.#waiting.delete(requestId);
-      }
-      this.#grantWaiting();
+      this.#admissions.gaveUp(gaveUp);
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
-      this.#wakeForWaiting();
       await this.#commit.durable();
     }
 
@@ -470,35 +408,9 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       }
     }
 
-    /** Removes for good what nothing can bring back: deleted objects after the retention window, or all of it. */
-    async #purge(): Promise<void> {
-      const nowMs = Date.now();
-      const { policy } = this.#store;
-      if (!policy) return;
-      const restorable = restorableUntilMs(this.#store.facts);
-      if (policy.status === "purged" || (restorable !== undefined && restorable <= nowMs)) return this.#purgeTenant();
-      const { untilMs, accounts, keys } = beyondRetention(this.#store.facts, nowMs);
-      if (accounts.length + keys.length > 0) {
-        const hashes = keys.map(({ hash }) => hash);
-        await this.#ports.purge.deleted(this.#home, untilMs, hashes);
-        this.ctx.storage.transactionSync(() => this.#store.forget(accounts, keys));
-      }
-      this.#upkeep.keepPromise("purge", nextPurgeMs(this.#store.facts));
-    }
-
-    /** First the decision, which stands whatever happens then; last this object itself. */
-    async #purgeTenant(): Promise<void> {
-      const nowMs = Date.now();
-      const { facts, policy } = this.#store;
-      if (policy && policy.status !== "purged") {
-        const change = purgedTenant(policy);
-        const copies = copiesOf(change, facts, { id: this.#ports.newAuditId(), actorKeyId: null }, nowMs);
-        this.ctx.storage.transactionSync(() => this.#store.apply(change, copies, null));
-      }
-      await this.#flushOutbox();
-      await this.#flushUsage();
-      await this.#ports.purge.tenant(this.#home);
-      await this.erase();
+    async #runPurge(): Promise<void> {
+      const isGone = await this.#purge.run(Date.now());
+      if (!isGone) this.#upkeep.keepPromise("purge", nextPurgeMs(this.#store.facts));
     }
 
     async #flushUsage(): Promise<void> {
@@ -511,6 +423,18 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       });
     }
   };
+
+interface Found {
+  readonly policy: PolicySnapshot;
+  readonly key: Key;
+}
+interface NotFound {
+  readonly reason: "unknown_key" | "archived" | "suspended";
+}
+
+/** Whether the call that came along with a credential is one that its key may make. */
+const mayCall = ({ policy, key }: Found, { endUser, model }: Pick<ParsedAdmit, "endUser" | "model">) =>
+  key.scopes.includes(endUser ? "account" : "data") && (policy.allowedModels?.includes(model) ?? true);
 
 /** What callers are told; one that is being purged is to them an archived one. */
 const closed = (status: "suspended" | "archived" | "purged") => (status === "purged" ? "archived" : status);

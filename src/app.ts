@@ -82,13 +82,15 @@ function onRoute(route: Route): MiddlewareHandler<Env> {
 }
 
 /** Access is closed by default: a route that declares no scope is a mistake of ours, never an open door. */
-function authenticate({ scope, path }: Route): MiddlewareHandler<Env> {
+function authenticate({ scope, path, opening }: Route): MiddlewareHandler<Env> {
   return async (c, next) => {
     if (scope === undefined) throw new TypeError(`route ${path} declares no scope`);
     if (scope !== "public") {
-      const { context, policy } = await c.var.services.authenticator.authenticate(c.req.raw, scope);
+      const { authenticator } = c.var.services;
+      const { context, policy, opened } = await authenticator.authenticate(c.req.raw, scope, opening?.(c));
       c.set("tenant", context);
       c.set("policy", policy);
+      c.set("opened", opened);
     }
     await next();
   };

@@ -1,16 +1,15 @@
 import type { ModelCall, Output } from "../pipeline/model-call";
 import { newId } from "../tenancy/ids";
 import { type ChatReplyHead, choiceToChunk, collectChoices, usageToWire } from "./chat-reply";
-import { parseChat } from "./chat-request";
+import { type ParsedChat, parseChat } from "./chat-request";
 import { errorBody, toApiError } from "./errors";
 import { commentFrame, dataFrame, eventStream } from "./event-stream";
-import type { Handler } from "./handler";
-import { readJson } from "./json-body";
-import { callHeaders, startCall } from "./model-call";
+import type { AppContext } from "./handler";
+import { callHeaders, type ModelEndpoint } from "./model-call";
 
-export const createChatCompletion: Handler = async (c) => {
-  const { request, includeUsage } = parseChat(await readJson(c.req.raw));
-  const call = await startCall(c, request);
+export const chatCompletions: ModelEndpoint<ParsedChat> = { parse: parseChat, reply };
+
+async function reply(c: AppContext, call: ModelCall, { request, includeUsage }: ParsedChat): Promise<Response> {
   const head: ChatReplyHead = {
     id: newId("chatCompletion"),
     created: Math.floor(Date.now() / 1000),
@@ -19,15 +18,15 @@ export const createChatCompletion: Handler = async (c) => {
   };
   if (!request.stream) {
     const choices = await collectChoices(call.output, request.choices);
-    const reply = { ...head, object: "chat.completion", choices, usage: usageToWire(call.usage) };
-    return c.json(reply, 200, callHeaders(call));
+    const body = { ...head, object: "chat.completion", choices, usage: usageToWire(call.usage) };
+    return c.json(body, 200, callHeaders(call));
   }
   const output = call.output[Symbol.asyncIterator]();
   // A failure before the first token is an ordinary error reply.
   const first = await output.next();
   const frames = chunkFrames(call, head, includeUsage, first, output);
   return eventStream(frames, () => call.stop("client"), callHeaders(call));
-};
+}
 
 async function* chunkFrames(
   call: ModelCall,

@@ -1,9 +1,9 @@
 import { Buffer } from "node:buffer";
 import { z } from "zod";
+import type { ModelCall } from "../pipeline/model-call";
 import type { EmbeddingRequest } from "../pipeline/model-request";
-import type { Handler } from "./handler";
-import { readJson } from "./json-body";
-import { callHeaders, startCall } from "./model-call";
+import type { AppContext } from "./handler";
+import { callHeaders, type ModelEndpoint, type ParsedCall } from "./model-call";
 import { parse } from "./parse";
 
 /** The contract's bound on inputs of one request. */
@@ -18,8 +18,14 @@ const EmbeddingBody = z.strictObject({
   user: z.string().max(512).optional(),
 });
 
-export const createEmbedding: Handler = async (c) => {
-  const { model, input, encoding_format, dimensions } = parse(EmbeddingBody, await readJson(c.req.raw));
+interface ParsedEmbedding extends ParsedCall {
+  readonly encoding: "float" | "base64";
+}
+
+export const embeddings: ModelEndpoint<ParsedEmbedding> = { parse: parseEmbedding, reply };
+
+function parseEmbedding(body: unknown): ParsedEmbedding {
+  const { model, input, encoding_format, dimensions } = parse(EmbeddingBody, body);
   const request: EmbeddingRequest = {
     kind: "embeddings",
     model,
@@ -28,18 +34,21 @@ export const createEmbedding: Handler = async (c) => {
     stream: false,
     ...(dimensions === undefined ? {} : { dimensions }),
   };
-  const call = await startCall(c, request);
+  return { request, encoding: encoding_format };
+}
+
+async function reply(c: AppContext, call: ModelCall, { encoding }: ParsedEmbedding): Promise<Response> {
   const vectors: (readonly number[])[] = [];
   for await (const output of call.output) if (output.type === "vectors") vectors.push(...output.vectors);
   const data = vectors.map((vector, index) => ({
     object: "embedding",
     index,
-    embedding: encoding_format === "base64" ? float32ToBase64(vector) : vector,
+    embedding: encoding === "base64" ? float32ToBase64(vector) : vector,
   }));
   const tokens = call.usage.promptTokens;
   const usage = { prompt_tokens: tokens, total_tokens: tokens };
   return c.json({ object: "list", model: call.model.name, data, usage }, 200, callHeaders(call));
-};
+}
 
 /** Little-endian float32, as the official clients ask for by default. */
 const float32ToBase64 = (vector: readonly number[]) => Buffer.from(new Float32Array(vector).buffer).toString("base64");

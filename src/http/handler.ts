@@ -1,6 +1,7 @@
 import type { Context } from "hono";
 import type { PolicySnapshot } from "../core/policy";
 import type { Services } from "../services";
+import type { Opened } from "../tenancy/authenticate";
 import type { TenantContext } from "../tenancy/context";
 import type { Route } from "./route";
 
@@ -12,6 +13,8 @@ export interface Variables {
   /** Set on every route whose scope is not public. */
   readonly tenant: TenantContext;
   readonly policy: PolicySnapshot;
+  /** The gate's answer to the call itself, where it was asked who calls. */
+  readonly opened: Opened | undefined;
 }
 /** `env` has nothing in it for a handler: a binding that is read there does not compile. */
 export type AppEnv = { Variables: Variables; Bindings: Readonly<Record<never, never>> };

@@ -1,20 +1,77 @@
 import { ModelCall } from "../pipeline/model-call";
 import type { ModelRequest } from "../pipeline/model-request";
 import { runStages } from "../pipeline/pipeline";
-import { rateHeaders } from "../pipeline/reserve";
+import { openingCall, rateHeaders } from "../pipeline/reserve";
+import type { Opening } from "../tenancy/authenticate";
 import type { AppContext } from "./handler";
+import { readJson } from "./json-body";
+import type { Route } from "./route";
 
 /** How long a caller waits for a slot unless its own deadline is sooner. */
 const DEFAULT_PATIENCE_MS = 30_000;
 
+/** A validated body: the model call in it, and what only the reply needs. */
+export interface ParsedCall {
+  readonly request: ModelRequest;
+}
+
+/** A route that makes one model call: how its body is read, and how it answers. */
+export interface ModelEndpoint<T extends ParsedCall> {
+  /** @throws ApiError that names the parameter */
+  readonly parse: (body: unknown) => T;
+  readonly reply: (c: AppContext, call: ModelCall, parsed: T) => Promise<Response>;
+}
+
+/**
+ * The body is read and validated once: by the door where the gate must be asked who calls, else by the handler. An
+ * error in it is told only to callers that the door has let in.
+ */
+export function modelEndpoint<T extends ParsedCall>({
+  parse,
+  reply,
+}: ModelEndpoint<T>): Required<Pick<Route, "handler" | "opening">> {
+  const read = new WeakMap<Request, Promise<T>>();
+  const parsedOf = (c: AppContext) => {
+    const request = c.req.raw;
+    const parsed = read.get(request) ?? readJson(request).then(parse);
+    read.set(request, parsed);
+    return parsed;
+  };
+  const opening =
+    (c: AppContext): Opening =>
+    async (who) => {
+      const { requestId: id, route, services } = c.var;
+      const request = await parsedOf(c).then(
+        (parsed) => parsed.request,
+        () => undefined, // the handler meets the same error
+      );
+      const asking = { id, route: route.path, patienceMs: patienceMs(c), ports: services.pipeline };
+      return request && openingCall({ ...asking, request }, who);
+    };
+  const handler = async (c: AppContext) => {
+    const parsed = await parsedOf(c);
+    return reply(c, await startCall(c, parsed.request), parsed);
+  };
+  return { opening, handler };
+}
+
 /** Takes a request through the stages of its route; afterwards its output can be read. */
-export async function startCall(c: AppContext, request: ModelRequest): Promise<ModelCall> {
-  const { route, services, tenant, policy, requestId } = c.var;
-  const caller = { context: tenant, policy };
-  const waitUntil = (promise: Promise<unknown>) => c.executionCtx.waitUntil(promise);
-  const { pipeline } = services;
-  const call = new ModelCall(requestId, route.path, caller, request, pipeline, patienceMs(c), Date.now(), waitUntil);
-  c.req.raw.signal.addEventListener("abort", () => call.stop("client"), { once: true });
+async function startCall(c: AppContext, request: ModelRequest): Promise<ModelCall> {
+  const { route, services, tenant, policy, opened, requestId } = c.var;
+  const call = new ModelCall({
+    id: requestId,
+    route: route.path,
+    caller: { context: tenant, policy },
+    request,
+    ports: services.pipeline,
+    patienceMs: patienceMs(c),
+    startedAtMs: Date.now(),
+    opened,
+    waitUntil: (promise) => c.executionCtx.waitUntil(promise),
+  });
+  const { signal } = c.req.raw;
+  if (signal.aborted) call.stop("client");
+  signal.addEventListener("abort", () => call.stop("client"), { once: true });
   await runStages(call, route.stages);
   return call;
 }

@@ -1,6 +1,7 @@
 import type { Stage } from "../pipeline/stages";
+import type { Opening } from "../tenancy/authenticate";
 import type { Scope } from "../tenancy/context";
-import type { Handler } from "./handler";
+import type { AppContext, Handler } from "./handler";
 
 export interface Route {
   readonly method: "GET" | "POST" | "DELETE";
@@ -11,4 +12,6 @@ export interface Route {
   /** The stages a request passes, in their order. */
   readonly stages: readonly Stage[];
   readonly handler: Handler;
+  /** The model call that a request is for, for the door: see {@link Opening}. */
+  readonly opening?: (c: AppContext) => Opening;
 }

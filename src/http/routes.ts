@@ -2,16 +2,17 @@ import { CONTROL_STAGES, INFERENCE_STAGES } from "../pipeline/stages";
 import { getAdminApiKey, getAdminApiKeys, postAdminApiKey, removeAdminApiKey } from "./admin-api-keys";
 import { getProjectApiKey, getProjectApiKeys, removeProjectApiKey } from "./api-keys";
 import { getAuditLogs } from "./audit-logs";
-import { createChatCompletion } from "./chat-completions";
+import { chatCompletions } from "./chat-completions";
 import { getCosts } from "./costs";
 import { getDecisions } from "./decisions";
-import { createEmbedding } from "./embeddings";
+import { embeddings } from "./embeddings";
 import { postEndUserToken } from "./end-user-tokens";
 import { deleteEndpoint, getEndpoints, postEndpoint } from "./endpoints";
 import type { Handler } from "./handler";
 import { getHealth } from "./health";
 import { getIsolation, postIsolation } from "./isolation";
 import { getLimits, getProjectLimits, postPlan, postProjectLimits } from "./limits";
+import { type ModelEndpoint, modelEndpoint, type ParsedCall } from "./model-call";
 import { getModel, listModels } from "./models";
 import {
   getProject,
@@ -49,12 +50,12 @@ const control = (
   stages: CONTROL_STAGES,
   handler,
 });
-const inference = (path: string, handler: Handler): Route => ({
+const inference = <T extends ParsedCall>(path: string, endpoint: ModelEndpoint<T>): Route => ({
   method: "POST",
   path,
   scope: "data",
   stages: INFERENCE_STAGES,
-  handler,
+  ...modelEndpoint(endpoint),
 });
 
 const PROJECT = "/v1/organization/projects/:project_id";
@@ -67,8 +68,8 @@ const ACCOUNT = `${PROJECT}/service_accounts/:service_account_id`;
 export const ROUTES: readonly Route[] = [
   { method: "GET", path: "/health", scope: "public", stages: [], handler: getHealth },
 
-  inference("/v1/chat/completions", createChatCompletion),
-  inference("/v1/embeddings", createEmbedding),
+  inference("/v1/chat/completions", chatCompletions),
+  inference("/v1/embeddings", embeddings),
   control("data", "GET", "/v1/models", listModels),
   control("data", "GET", "/v1/models/:model{.+}", getModel),
 

@@ -3,7 +3,7 @@ import type { AdmitReply, GrantedLease, RateState, TenantGateRpc } from "../../d
 import type { LeaseBook } from "../core/lease-book";
 import type { Model, ModelCatalogue } from "../inference/catalogue";
 import type { ChatDelta, Provider } from "../inference/provider";
-import type { Authenticated } from "../tenancy/authenticate";
+import type { Authenticated, Opened } from "../tenancy/authenticate";
 import type { Region, TenantContext } from "../tenancy/context";
 import type { ModelRequest } from "./model-request";
 
@@ -46,6 +46,22 @@ export interface Reservation extends Pick<Extract<AdmitReply, { admitted: true }
   readonly promptTokens: number;
 }
 
+/** What a call begins with. */
+export interface CallStart {
+  readonly id: string;
+  readonly route: string;
+  readonly caller: Authenticated;
+  readonly request: ModelRequest;
+  readonly ports: PipelinePorts;
+  /** How long the caller is willing to wait for a slot. */
+  readonly patienceMs: number;
+  readonly startedAtMs: number;
+  /** The gate has answered the call already, together with the question who calls. */
+  readonly opened: Opened | undefined;
+  /** Keeps the request's work alive after its reply. */
+  readonly waitUntil: (promise: Promise<unknown>) => void;
+}
+
 /**
  * One request on its way through the stages. Each stage reads what earlier ones left and adds its own; asking for
  * something that no stage has left yet is a mistake in the route table, so it throws.
@@ -71,18 +87,27 @@ export class ModelCall {
   /** Of the decision record, once settled. */
   receipt: string | null = null;
 
-  constructor(
-    readonly id: string,
-    readonly route: string,
-    readonly caller: Authenticated,
-    readonly request: ModelRequest,
-    readonly ports: PipelinePorts,
-    /** How long the caller is willing to wait for a slot. */
-    readonly patienceMs: number,
-    readonly startedAtMs: number,
-    /** Keeps the request's work alive after its reply. */
-    readonly waitUntil: (promise: Promise<unknown>) => void = () => {},
-  ) {}
+  readonly id: string;
+  readonly route: string;
+  readonly caller: Authenticated;
+  readonly request: ModelRequest;
+  readonly ports: PipelinePorts;
+  readonly patienceMs: number;
+  readonly startedAtMs: number;
+  readonly opened: Opened | undefined;
+  readonly waitUntil: (promise: Promise<unknown>) => void;
+
+  constructor(start: CallStart) {
+    this.id = start.id;
+    this.route = start.route;
+    this.caller = start.caller;
+    this.request = start.request;
+    this.ports = start.ports;
+    this.patienceMs = start.patienceMs;
+    this.startedAtMs = start.startedAtMs;
+    this.opened = start.opened;
+    this.waitUntil = start.waitUntil;
+  }
 
   get signal(): AbortSignal {
     return this.#abort.signal;
@@ -105,8 +130,13 @@ export class ModelCall {
   set reservation(reservation: Reservation) {
     this.#reservation = reservation;
   }
+  /** Whether the gate holds something for it. */
   get isReserved(): boolean {
-    return this.#reservation !== undefined;
+    return this.#reservation !== undefined || this.opened?.admission.admitted === true;
+  }
+  /** The lease that it draws on, if it does. */
+  get leaseId(): string | null {
+    return this.#reservation?.leaseId ?? null;
   }
   /** Ends only after the call is settled. */
   get output(): AsyncIterable<Output> {

@@ -1,61 +1,95 @@
-import type { AdmitReply, AdmitRequest, RateState, Refusal } from "../../durable-objects/tenant-gate.messages";
+import type {
+  AdmitReply,
+  AdmitRequest,
+  OpeningCall,
+  RateState,
+  Refusal,
+} from "../../durable-objects/tenant-gate.messages";
 import { ApiError } from "../errors";
-import { tenantRefused } from "../tenancy/authenticate";
+import type { Model } from "../inference/catalogue";
+import { type Opened, type Opening, tenantRefused } from "../tenancy/authenticate";
 import type { Actor } from "../tenancy/context";
-import { askGate } from "../tenancy/gates";
+import { askInLine } from "../tenancy/gates";
 import { drawOnLease, keepLease, wantedDraws } from "./lease";
-import type { ModelCall } from "./model-call";
+import type { CallStart, ModelCall } from "./model-call";
 import { type ModelRequest, promptTokenBound } from "./model-request";
+import { isServed } from "./residency";
+import { findModel, isOneOf } from "./resolve-model";
 
 /**
  * Reserves the call's worst case at the tenant's gate: a request, tokens, a slot. May wait in the tenant's line.
  * @throws ApiError 429 that names the rule, its state and a true Retry-After; 401, 403 or 503
  */
 export async function reserve(call: ModelCall): Promise<void> {
-  const request = admitRequest(call);
-  const drawn = drawOnLease(call, request);
+  const need = needOf(call.request, call.model);
+  const drawn = call.opened ? undefined : drawOnLease(call, need);
   if (drawn) {
     call.reservation = drawn;
     return;
   }
-  const gate = call.ports.gate(call.caller.context);
-  const leave = () => void gate.leave(call.id).catch(() => {}); // the line forgets it by itself later
-  call.signal.addEventListener("abort", leave, { once: true });
-  const askedAtMs = Date.now();
-  const asked = { ...request, wantedDraws: wantedDraws(call) };
-  const reply = await askGate(() => gate.admit(asked));
-  call.signal.removeEventListener("abort", leave);
-  if (reply.admitted) {
-    const { outputTokens, rates, lease, policyVersion } = reply;
-    call.reservation = { outputTokens, rates, promptTokens: request.promptTokens, leaseId: null };
+  const wanted = wantedDraws(call);
+  const { admission, askedAtMs } = call.opened ?? (await ask(call, wanted));
+  if (admission.admitted) {
+    const { outputTokens, rates, lease, policyVersion } = admission;
+    call.reservation = { outputTokens, rates, promptTokens: need.promptTokens, leaseId: null };
     call.ports.renewBinding(call.caller, askedAtMs, policyVersion);
     if (lease) keepLease(call, lease, rates, askedAtMs);
-  } else if ("reason" in reply) throw refusedFor(reply.reason, call.request);
-  else throw rateLimited(reply.refusal, call.request.model, reply.rates);
+  } else if ("reason" in admission) throw refusedFor(admission.reason, call.request);
+  else throw rateLimited(admission.refusal, call.request.model, admission.rates);
 }
 
-function admitRequest(call: ModelCall): AdmitRequest {
-  const { request, model, caller } = call;
+async function ask(call: ModelCall, wanted: number): Promise<Opened> {
+  const { model, caller, signal } = call;
   const { actor } = caller.context;
-  const isChat = request.kind === "completions" && model.task === "chat";
-  const cap = isChat ? Math.min(request.maxOutputTokens ?? model.defaultMaxOutputTokens, model.contextTokens) : 0;
+  const gate = call.ports.gate(caller.context);
+  const request: AdmitRequest = {
+    ...callOf(call, model),
+    keyId: keyIdOf(actor),
+    endUser: actor.type === "end_user" ? { subject: actor.subject, requestsPerMinute: actor.requestsPerMinute } : null,
+    wantedDraws: wanted,
+  };
+  const askedAtMs = Date.now();
+  const admission = await askInLine(gate, { requestId: call.id, signal }, () => gate.admit(request));
+  return { admission, askedAtMs };
+}
+
+type Asking = Pick<CallStart, "id" | "route" | "request" | "ports" | "patienceMs">;
+
+/**
+ * The call as the gate is asked for it while nobody knows yet who calls. Undefined where another stage would refuse
+ * it whatever the gate says.
+ */
+export function openingCall(asking: Asking, who: Parameters<Opening>[0]): Omit<OpeningCall, "endUser"> | undefined {
+  const model = findModel(asking.ports.catalogue, asking.request);
+  return model && isServed(model, who.region) && isOneOf(model, who.models) ? callOf(asking, model) : undefined;
+}
+
+/** What the gate must know of a call besides who makes it. */
+function callOf({ id, route, request, ports, patienceMs }: Asking, model: Model): Omit<OpeningCall, "endUser"> {
   return {
-    requestId: call.id,
+    requestId: id,
     kind: request.kind,
-    route: call.route,
+    route,
     model: model.name,
     provider: model.provider,
     providerModel: model.providerModel,
-    keyId: keyIdOf(actor),
-    endUser: actor.type === "end_user" ? { subject: actor.subject, requestsPerMinute: actor.requestsPerMinute } : null,
     serviceTier: request.serviceTier,
     stream: request.stream,
+    patienceMs,
+    holdMs: ports.requestDeadlineMs,
+    ...needOf(request, model),
+  };
+}
+
+/** The worst case of a call. */
+function needOf(request: ModelRequest, model: Model) {
+  const isChat = request.kind === "completions" && model.task === "chat";
+  const cap = isChat ? Math.min(request.maxOutputTokens ?? model.defaultMaxOutputTokens, model.contextTokens) : 0;
+  return {
     promptTokens: promptTokenBound(request),
     outputTokens: cap,
     outputLowerable: isChat && request.maxOutputTokens === undefined,
     choices: isChat ? request.choices : 1,
-    patienceMs: call.patienceMs,
-    holdMs: call.ports.requestDeadlineMs,
   };
 }
 

@@ -1,8 +1,8 @@
 import { ApiError } from "../errors";
-import type { Capability, ChatModel, EmbeddingModel, Model } from "../inference/catalogue";
+import type { Capability, ChatModel, EmbeddingModel, Model, ModelCatalogue } from "../inference/catalogue";
 import type { Authenticated } from "../tenancy/authenticate";
 import type { ModelCall } from "./model-call";
-import type { ChatRequest, EmbeddingRequest } from "./model-request";
+import type { ChatRequest, EmbeddingRequest, ModelRequest } from "./model-request";
 
 /**
  * Public name or alias → catalogue entry. A model that the tenant or the end user may not call is answered as one
@@ -13,9 +13,24 @@ export async function resolveModel(call: ModelCall): Promise<void> {
   const { request, ports, caller } = call;
   const model = ports.catalogue.find(request.model);
   if (!model || !isCallable(caller, model)) throw modelNotFound(request.model);
+  assertCan(model, request);
+  call.model = model;
+}
+
+/** The same without knowing who calls; undefined for a model that does not exist or cannot do it. */
+export function findModel(catalogue: ModelCatalogue, request: ModelRequest): Model | undefined {
+  const model = catalogue.find(request.model);
+  try {
+    if (model) assertCan(model, request);
+    return model;
+  } catch {
+    return undefined;
+  }
+}
+
+function assertCan(model: Model, request: ModelRequest): void {
   if (request.kind === "completions") assertChat(model, request);
   else assertEmbedding(model, request);
-  call.model = model;
 }
 
 export const modelNotFound = (name: string) =>
@@ -27,9 +42,12 @@ export const modelNotFound = (name: string) =>
 export function isCallable({ policy, context }: Authenticated, model: Model): boolean {
   if (policy.allowedModels && !policy.allowedModels.includes(model.name)) return false;
   const { actor } = context;
-  const own = actor.type === "end_user" ? actor.models : null;
-  return own === null || own.some((name) => name === model.name || model.aliases.includes(name));
+  return isOneOf(model, actor.type === "end_user" ? actor.models : null);
 }
+
+/** Whether a list of public names or aliases has it; no list has all. */
+export const isOneOf = (model: Model, names: readonly string[] | null) =>
+  names === null || names.some((name) => name === model.name || model.aliases.includes(name));
 
 function assertChat(model: Model, request: ChatRequest): asserts model is ChatModel {
   if (model.task !== "chat") {

@@ -73,7 +73,7 @@ export function finish(call: ModelCall, outcome: Exclude<Outcome, "unreconciled"
 
 /** Gives back what a call reserved that never reached the model; nothing is recorded. */
 export async function release(call: ModelCall): Promise<void> {
-  const { leaseId } = call.reservation;
+  const { leaseId } = call;
   if (leaseId !== null && call.ports.leases.release(leaseId, call.id)) return;
   const gate = call.ports.gate(call.caller.context);
   await gate.finish({ requestId: call.id, draw: drawOf(call), end: null }).catch(() => {}); // else it expires by itself
@@ -108,9 +108,10 @@ async function settleAtGate(call: ModelCall, outcome: Exclude<Outcome, "unreconc
 }
 
 /** What the gate does not know of a call that it did not admit itself. */
-function drawOf({ reservation, request, route }: ModelCall): FinishRequest["draw"] {
-  if (reservation.leaseId === null) return null;
-  const { leaseId, promptTokens, outputTokens } = reservation;
+function drawOf(call: ModelCall): FinishRequest["draw"] {
+  const { leaseId, request, route } = call;
+  if (leaseId === null) return null;
+  const { promptTokens, outputTokens } = call.reservation;
   const choices = request.kind === "completions" ? request.choices : 1;
   const { kind, stream } = request;
   return { leaseId, kind, route, stream, promptTokens, outputTokens: outputTokens * choices };

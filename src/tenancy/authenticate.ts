@@ -1,4 +1,4 @@
-import type { BindReply, BindRequest } from "../../durable-objects/tenant-gate.messages";
+import type { AdmitReply, BindReply, BindRequest, OpeningCall } from "../../durable-objects/tenant-gate.messages";
 import { objectName } from "../core/object-name";
 import type { PolicySnapshot } from "../core/policy";
 import type { Directory } from "../data/directory";
@@ -8,6 +8,7 @@ import {
   type Actor,
   mint,
   PLATFORM_TENANT,
+  type Region,
   SCOPES,
   type Scope,
   type TenantContext,
@@ -15,14 +16,32 @@ import {
   type TenantLocation,
 } from "./context";
 import type { EndUserClaims, EndUserTokens } from "./end-user-tokens";
-import { askGate, type GateAt } from "./gates";
+import { askGate, askInLine, type GateAt } from "./gates";
 import { hashKey, kindOfKey } from "./keys";
 
 /** Who calls, bound to the policy in force. */
 export interface Authenticated {
   readonly context: TenantContext;
   readonly policy: PolicySnapshot;
+  /** What the gate said of the call, where it had to be asked who calls. */
+  readonly opened?: Opened;
 }
+
+/** The gate's answer to a call that came along with its credential. */
+export interface Opened {
+  readonly admission: AdmitReply;
+  readonly askedAtMs: number;
+}
+
+/**
+ * The call that a request is for, made only when the gate must be asked who calls: then both questions are one round
+ * trip. It settles with undefined where the request is refused anyway.
+ */
+export type Opening = (who: {
+  readonly region: Region;
+  /** An end user's own list. */
+  readonly models: readonly string[] | null;
+}) => Promise<Omit<OpeningCall, "endUser"> | undefined>;
 
 export interface AuthenticateOptions {
   readonly directory: Directory;
@@ -36,7 +55,7 @@ export interface AuthenticateOptions {
 
 interface Binding {
   readonly askedAtMs: number;
-  readonly reply: Extract<BindReply, { bound: true }>;
+  readonly reply: Omit<Extract<BindReply, { bound: true }>, "admission">;
 }
 
 /** Entries of each cache; one is a few hundred bytes. */
@@ -58,23 +77,27 @@ export class Authenticator {
   constructor(readonly options: AuthenticateOptions) {}
 
   /** @throws ApiError 400, 401, 403 or 503 */
-  async authenticate(request: Request, scope: Scope): Promise<Authenticated> {
+  async authenticate(request: Request, scope: Scope, opening?: Opening): Promise<Authenticated> {
     const credential = credentialOf(request);
     const kind = kindOfKey(credential);
-    if (kind === undefined && credential.split(".").length === 3) return this.#endUser(request, credential, scope);
+    if (kind === undefined && credential.split(".").length === 3) {
+      return this.#endUser(request, credential, scope, opening);
+    }
     if (kind === undefined) throw invalidKey();
     const keyHash = await hashKey(credential);
     const location = await this.#locate(keyHash);
-    const bound = await this.#bind(location, { keyHash });
+    const { region } = location;
+    const call = opening && (async () => withEndUser(await opening({ region, models: null }), null));
+    const bound = await this.#bind(location, { keyHash }, request.signal, call);
     if (!bound) throw invalidKey();
-    const { key, policy } = bound;
+    const { key, policy, ...opened } = bound;
     const actor: Actor =
       key.serviceAccountId === null
         ? { type: "admin_key", keyId: key.id }
         : { type: "api_key", keyId: key.id, serviceAccountId: key.serviceAccountId };
     const scopes = SCOPES.filter((known) => key.scopes.includes(known));
     assertScope(scopes, scope);
-    return { context: mint(homeOf(location, policy), actor, scopes), policy };
+    return { context: mint(homeOf(location, policy), actor, scopes), policy, ...opened };
   }
 
   /** The gate has admitted a call of this key after `askedAtMs`: the key was good then, and this policy in force. */
@@ -105,20 +128,27 @@ export class Authenticator {
     return mint({ ...location, isolation: "pool" }, operator.actor, ["admin"]);
   }
 
-  async #endUser(request: Request, token: string, scope: Scope): Promise<Authenticated> {
+  async #endUser(request: Request, token: string, scope: Scope, opening: Opening | undefined): Promise<Authenticated> {
     const claims = await this.options.tokens.verify(token);
     const location = await this.#remembered(`tenant ${claims.tenantId}`, () =>
       this.options.directory.locateTenant(claims.tenantId),
     );
     if (!location) throw invalidKey();
-    const bound = await this.#bind(location, { keyId: claims.keyId });
+    const { keyId, subject, models, requestsPerMinute } = claims;
+    const { region } = location;
+    const isOwnOrigin = comesFromOwnOrigin(request, claims);
+    const call =
+      opening && isOwnOrigin
+        ? async () => withEndUser(await opening({ region, models }), { subject, requestsPerMinute })
+        : undefined;
+    const bound = await this.#bind(location, { keyId }, request.signal, call);
     // The token lives no longer than the key that minted it.
     if (!bound?.key.scopes.includes("account")) throw invalidKey();
     assertScope(["data"], scope);
-    assertOrigin(request, claims);
-    const { keyId, subject, models, requestsPerMinute } = claims;
+    if (!isOwnOrigin) throw originNotAllowed();
     const actor: Actor = { type: "end_user", keyId, subject, models, requestsPerMinute };
-    return { context: mint(homeOf(location, bound.policy), actor, ["data"]), policy: bound.policy };
+    const { key: _, policy, ...opened } = bound;
+    return { context: mint(homeOf(location, policy), actor, ["data"]), policy, ...opened };
   }
 
   async #locate(keyHash: string): Promise<TenantLocation> {
@@ -143,23 +173,27 @@ export class Authenticator {
     return location;
   }
 
-  async #bind(location: TenantLocation, credential: BindRequest["credential"]) {
+  async #bind(
+    location: TenantLocation,
+    credential: BindRequest["credential"],
+    signal: AbortSignal,
+    opening: (() => Promise<OpeningCall | undefined>) | undefined,
+  ) {
     const gateName = objectName(location);
     const name = `${gateName} ${JSON.stringify(credential)}`;
     const known = this.#bindings.get(name);
     const policy = this.#policies.get(gateName);
-    const askedAtMs = Date.now();
+    const nowMs = Date.now();
     // A binding is good until `bindingMs` after it was asked for: the answer's own travel time is part of it.
-    if (
-      known &&
-      policy?.version === known.reply.policyVersion &&
-      askedAtMs - known.askedAtMs < this.options.bindingMs
-    ) {
+    if (known && policy?.version === known.reply.policyVersion && nowMs - known.askedAtMs < this.options.bindingMs) {
       return { key: known.reply.key, policy };
     }
     const knownPolicyVersion = policy?.version ?? null;
     const gate = this.options.gateAt(location);
-    const reply = await askGate(() => gate.bind({ credential, knownPolicyVersion }));
+    const call = await opening?.();
+    const askedAtMs = Date.now(); // after the body has arrived
+    const ask = () => gate.bind({ credential, knownPolicyVersion, call: call ?? null });
+    const reply = await (call ? askInLine(gate, { requestId: call.requestId, signal }, ask) : askGate(ask));
     if (!reply.bound) {
       this.#bindings.delete(name);
       if (reply.reason === "unknown_key") return undefined;
@@ -169,8 +203,10 @@ export class Authenticator {
     if (!inForce) throw new TypeError("gate sent no policy to a caller that knew none");
     this.#policies.set(gateName, inForce);
     this.#namesOf.set(reply.key.id, name);
-    this.#bindings.set(name, { askedAtMs, reply });
-    return { key: reply.key, policy: inForce };
+    const { admission, ...bound } = reply;
+    this.#bindings.set(name, { askedAtMs, reply: bound });
+    const opened = admission ? { opened: { admission, askedAtMs } } : {};
+    return { key: reply.key, policy: inForce, ...opened };
   }
 }
 
@@ -216,12 +252,19 @@ function assertScope(scopes: readonly Scope[], needed: Scope): void {
   );
 }
 
-function assertOrigin(request: Request, { origins }: EndUserClaims): void {
-  if (origins === null) return;
+const withEndUser = (
+  call: Omit<OpeningCall, "endUser"> | undefined,
+  endUser: OpeningCall["endUser"],
+): OpeningCall | undefined => call && { ...call, endUser };
+
+function comesFromOwnOrigin(request: Request, { origins }: EndUserClaims): boolean {
+  if (origins === null) return true;
   const origin = request.headers.get("origin");
-  if (origin !== null && origins.includes(origin)) return;
-  throw new ApiError("origin_not_allowed", "This end-user token does not work from this origin.");
+  return origin !== null && origins.includes(origin);
 }
+
+const originNotAllowed = () =>
+  new ApiError("origin_not_allowed", "This end-user token does not work from this origin.");
 
 /** One answer for every bad credential, so that it teaches nothing. */
 function invalidKey(): ApiError {

@@ -62,6 +62,21 @@ export async function askGate<T>(
   }
 }
 
+/** Asks for what a caller may have to wait for in the gate's line; one that goes away leaves the line. */
+export async function askInLine<T>(
+  gate: TenantGateRpc,
+  { requestId, signal }: { readonly requestId: string; readonly signal: AbortSignal },
+  ask: () => Promise<T>,
+): Promise<T> {
+  const leave = () => void gate.leave(requestId).catch(() => {}); // the line forgets it by itself later
+  signal.addEventListener("abort", leave, { once: true });
+  try {
+    return await askGate(ask);
+  } finally {
+    signal.removeEventListener("abort", leave);
+  }
+}
+
 function isTransient(error: unknown): boolean {
   const flags = error as { retryable?: boolean; overloaded?: boolean } | null;
   return flags?.retryable === true && flags.overloaded !== true;
