@@ -15,8 +15,8 @@ import {
 
 /** Requests of all tenants that may wait for one model; each tenant's own line stands before this one. */
 const QUEUE_LENGTH = 10_000;
-/** A slot of which nothing is heard for this long is free again: its isolate is gone. Longer than a model may be silent. */
-const SLOT_MS = 150_000;
+/** A slot of which nothing is heard for this long is free again: its isolate is gone. Those that live say so sooner. */
+const SLOT_MS = 45_000;
 
 const SCHEMA = `
   create table if not exists counter (tenant text not null, key text not null, served real not null,
@@ -154,7 +154,7 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
   #expire(): void {
     const nowMs = Date.now();
     const { freed, gaveUp } = this.#share.expire(nowMs);
-    for (const { id } of freed) this.#leaveEndpoint(id, "failed", nowMs); // silent for longer than any model is
+    for (const { id } of freed) this.#leaveEndpoint(id, "failed", nowMs); // its isolate is gone, or its model's answer came to nothing
     for (const id of gaveUp) {
       this.#answer(id, { acquired: false, reason: "queue_timeout", retryAfterMs: 1_000 });
     }

@@ -7,9 +7,12 @@ import { generateAdminKey, hashKey } from "../scripts/keys.mjs";
  * The platform as several isolates: Workers of the same bundle in one Miniflare, that share one set of Durable
  * Objects, databases and buckets. Their sockets are direct: nothing stands between a test and workerd.
  */
+export type Bundle = keyof typeof MAIN;
+const MAIN = { local: "dev.js", production: "index.js", operations: "worker.js" } as const;
+
 export interface PlatformOptions {
-  /** Built beforehand into dist/; `production` has no embedded model and needs `upstream`. */
-  readonly bundle?: "local" | "production";
+  /** Built beforehand into dist/; only `local` has the embedded model, the others need an upstream. */
+  readonly bundle?: Bundle;
   readonly isolates?: number;
   /** Folder for databases and objects; in memory without it. */
   readonly persistTo?: string;
@@ -59,7 +62,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   await miniflare.ready;
   const urls: string[] = [];
   for (const name of names) urls.push((await miniflare.unsafeGetDirectURL(name)).origin);
-  if (bundle === "production") await migrate(miniflare, names[0] ?? "");
+  if (bundle !== "local") await migrate(miniflare, names[0] ?? "");
   const stop = () => miniflare.dispose();
   return { urls, url: urls[0] ?? "", adminKey, miniflare, stop };
 }
@@ -68,12 +71,12 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
 function workerOptions(
   name: string,
   owner: string,
-  bundle: "local" | "production",
+  bundle: Bundle,
   bindings: Record<string, unknown>,
   postgres: string | undefined,
 ) {
   const folder = join(ROOT, "dist", bundle);
-  const main = bundle === "local" ? "dev.js" : "index.js";
+  const main = MAIN[bundle];
   const object = (className: string) => ({
     className,
     useSQLite: true,

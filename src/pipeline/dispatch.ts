@@ -3,8 +3,10 @@ import { ApiError } from "../errors";
 import { askGate } from "../tenancy/gates";
 import type { ModelCall } from "./model-call";
 
-/** A sign of life this often at least, and after so many tokens. */
+/** Tokens are reported this often at most. */
 const PROGRESS_MS = 2_000;
+/** A model that is silent for longer still has its slot: somebody waits for it. */
+const ALIVE_MS = 10_000;
 
 /**
  * Waits for a slot of a scarce model, which its dispatcher shares fairly between tenants. Models that scale by
@@ -33,6 +35,7 @@ export async function dispatch(call: ModelCall): Promise<void> {
   call.slot = dispatcher;
   call.endpoint = reply.endpoint;
   call.slotSeenAtMs = Date.now();
+  call.slotTimer = setInterval(() => reportProgress(call, call.usage.completionTokens, ALIVE_MS), ALIVE_MS);
 }
 
 /**
@@ -46,10 +49,10 @@ export async function failOver(call: ModelCall, outcome: "failed" | "busy", rest
   return next !== null;
 }
 
-/** Tells the dispatcher that tokens come: they are charged, and the slot lives on. */
-export function reportProgress(call: ModelCall, outputTokens: number): void {
+/** Tells the dispatcher how many tokens have come: they are charged, and the slot lives on. */
+export function reportProgress(call: ModelCall, outputTokens: number, afterMs = PROGRESS_MS): void {
   const nowMs = Date.now();
-  if (!call.slot || nowMs - call.slotSeenAtMs < PROGRESS_MS) return;
+  if (!call.slot || nowMs - call.slotSeenAtMs < afterMs) return;
   call.slotSeenAtMs = nowMs;
   void call.slot.progress(call.id, outputTokens).catch(() => {});
 }
@@ -59,6 +62,7 @@ export async function freeSlot(call: ModelCall): Promise<void> {
   const { slot, usage } = call;
   if (!slot) return;
   call.slot = undefined;
+  clearInterval(call.slotTimer);
   const outcome = call.endpointFailed ? "failed" : "ended";
   const used = {
     requestId: call.id,

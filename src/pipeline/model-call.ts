@@ -80,6 +80,7 @@ export class ModelCall {
   /** Where a slot of a scarce model is held, until it is freed. */
   slot: ModelDispatcherRpc | undefined;
   slotSeenAtMs = 0;
+  slotTimer: ReturnType<typeof setInterval> | undefined;
   /** Which of the model's endpoints the call goes to; null for a model whose one address is in the catalogue. */
   endpoint: CallEndpoint | null = null;
   /** The endpoint failed in the middle, when no other could take over any more. */
