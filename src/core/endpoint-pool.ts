@@ -12,25 +12,43 @@ export interface Endpoint {
   readonly isLeaving: boolean;
 }
 
-/** What is remembered of an endpoint's failures. */
+/** What is remembered of an endpoint's failures. One that never failed has nothing to remember, and is not written. */
 export interface Breaker {
   readonly endpointId: string;
   /** In a row. */
   readonly failures: number;
   /** Until then nothing is sent there; afterwards one call tries it. */
   readonly openUntilMs: number;
-  /** How long it was opened last. */
+  /** How long it was opened last; 0: it is closed. */
   readonly openedForMs: number;
+  /** The one call that tries an endpoint whose time is over, while it runs. */
+  readonly trialCallId: string | null;
+  /** Until then it has no room, by its own word; nothing is wrong with it. */
+  readonly restUntilMs: number;
+  /** Calls that ended since a failure not long ago, that one included. */
+  readonly recent: { readonly sinceMs: number; readonly calls: number; readonly failed: number } | null;
 }
+/** As it was stored, maybe by an earlier version, which knew less. */
+export type StoredBreaker = Pick<Breaker, "endpointId" | "failures" | "openUntilMs" | "openedForMs"> & Partial<Breaker>;
 
 export type EndpointState = "closed" | "open" | "half_open" | "leaving";
+/** `failed`: no connection, a timeout, a 5xx, a stream that broke. `busy`: a 429. `ended`: all else, whatever came of it. */
 export type CallOutcome = "ended" | "failed" | "busy";
 
 /** A single lost connection is no outage, five in a row are. */
 const FAILURES_TO_OPEN = 5;
+/** An endpoint that fails every other call never fails five in a row; yet half of its callers wait for nothing. */
+const FAILED_SHARE_TO_OPEN = 0.5;
+/** Fewer calls than this say nothing about a share. */
+const CALLS_TO_JUDGE = 20;
+/** An outage of half a minute ago says nothing about now. */
+const RECENT_MS = 30_000;
 /** Long enough for a restart, short enough to be missed by nobody. */
 const FIRST_OPEN_MS = 5_000;
+/** One that is down for hours costs one call a minute, and is found within a minute once it is back. */
 const LONGEST_OPEN_MS = 60_000;
+/** Of a busy endpoint that does not say for how long. */
+const BUSY_REST_MS = 1_000;
 
 interface Member {
   endpoint: Endpoint;
@@ -42,16 +60,24 @@ export class EndpointPool {
   readonly #members = new Map<string, Member>();
   readonly #dirty = new Set<string>();
 
-  /** @param running calls that were under way, by endpoint */
+  /** From what {@link takeDirty} handed out. @param running calls that were under way, by endpoint */
   static restore(
-    endpoints: readonly { readonly endpoint: Endpoint; readonly breaker: Breaker }[],
+    endpoints: readonly { readonly endpoint: Endpoint; readonly breaker: StoredBreaker }[],
     running: readonly { readonly callId: string; readonly endpointId: string }[],
   ): EndpointPool {
     const pool = new EndpointPool();
     for (const { endpoint, breaker } of endpoints) {
-      pool.#members.set(endpoint.id, { endpoint, breaker, calls: new Set() });
+      const member = { endpoint, breaker: { ...healthy(endpoint.id), ...breaker }, calls: new Set<string>() };
+      pool.#members.set(endpoint.id, member);
     }
     for (const { callId, endpointId } of running) pool.#members.get(endpointId)?.calls.add(callId);
+    for (const [id, member] of pool.#members) {
+      const { breaker, calls } = member;
+      // A trial that nobody knows of any more will never end: the next call is the trial.
+      if (breaker.trialCallId !== null && !calls.has(breaker.trialCallId))
+        pool.#set(member, { ...breaker, trialCallId: null });
+      pool.#dropIfGone(id, member);
+    }
     return pool;
   }
 
@@ -59,10 +85,11 @@ export class EndpointPool {
     return this.#members.size;
   }
 
+  /** In the order in which they joined. */
   list(
     nowMs: number,
   ): (Endpoint & { readonly state: EndpointState; readonly inFlight: number; readonly failures: number })[] {
-    return [...this.#members.values()].map((member) => ({
+    return [...this.#members.values()].sort(byJoining).map((member) => ({
       ...member.endpoint,
       state: stateOf(member, nowMs),
       inFlight: member.calls.size,
@@ -89,52 +116,57 @@ export class EndpointPool {
   }
 
   /**
-   * The one with most room in proportion among those that may be called.
+   * The one with most room in proportion among those that may be called; of several, the one that joined first. The
+   * call holds its place there until {@link done}.
    * @param except endpoints that this call has tried already
+   * @returns undefined where none has room
    */
   choose(callId: string, except: readonly string[], nowMs: number): Endpoint | undefined {
     let best: Member | undefined;
     for (const member of this.#members.values()) {
-      if (except.includes(member.endpoint.id) || roomOf(member, nowMs) < 1) continue;
-      if (!best || loadOf(member) < loadOf(best)) best = member;
+      if (except.includes(member.endpoint.id) || member.calls.has(callId) || roomOf(member, nowMs) < 1) continue;
+      if (!best || (loadOf(member) - loadOf(best) || byJoining(member, best)) < 0) best = member;
     }
-    best?.calls.add(callId);
-    return best?.endpoint;
+    if (!best) return undefined;
+    if (stateOf(best, nowMs) === "half_open") this.#set(best, { ...best.breaker, trialCallId: callId });
+    best.calls.add(callId);
+    return best.endpoint;
   }
 
   /**
    * How a call ended there. `failed` counts towards the breaker, `busy` lets the endpoint rest without a blame,
    * anything else shows that it is well. A second end is none.
+   * @param restMs how long a busy one asked to be left alone
    */
-  done(callId: string, endpointId: string, outcome: CallOutcome, nowMs: number, restMs = 1_000): void {
+  done(callId: string, endpointId: string, outcome: CallOutcome, nowMs: number, restMs = BUSY_REST_MS): void {
     const member = this.#members.get(endpointId);
     if (!member?.calls.delete(callId)) return;
     const { breaker } = member;
-    if (outcome === "ended") {
-      if (breaker.failures > 0 || breaker.openUntilMs > 0) this.#set(member, healthy(endpointId));
-    } else if (outcome === "busy") {
-      this.#set(member, { ...breaker, openUntilMs: Math.max(breaker.openUntilMs, nowMs + restMs) });
-    } else this.#fail(member, nowMs);
+    const judged =
+      outcome === "busy" ? rested(breaker, callId, nowMs + restMs) : judge(breaker, callId, outcome, nowMs);
+    if (judged !== breaker) this.#set(member, judged);
     this.#dropIfGone(endpointId, member);
   }
 
-  /** Calls that may run now, those that do included: what a dispatcher shares. */
+  /** Calls that may run now, those that do included, wherever they run: what a dispatcher shares. */
   capacity(nowMs: number): number {
     let capacity = 0;
     for (const member of this.#members.values()) capacity += member.calls.size + Math.max(0, roomOf(member, nowMs));
     return capacity;
   }
 
-  /** When the next breaker may be tried; undefined while none is open. */
+  /** When the next one that is open or rests may be called; undefined while there is none. */
   nextDueMs(nowMs: number): number | undefined {
     let next: number | undefined;
     for (const { breaker, endpoint } of this.#members.values()) {
-      if (endpoint.isLeaving || breaker.openUntilMs <= nowMs) continue;
-      next = Math.min(next ?? breaker.openUntilMs, breaker.openUntilMs);
+      const dueMs = shutUntilMs(breaker);
+      if (endpoint.isLeaving || dueMs <= nowMs) continue;
+      next = Math.min(next ?? dueMs, dueMs);
     }
     return next;
   }
 
+  /** What changed since it was last asked for, to be stored. */
   takeDirty(): {
     readonly upsert: { readonly endpoint: Endpoint; readonly breaker: Breaker }[];
     readonly remove: string[];
@@ -150,16 +182,6 @@ export class EndpointPool {
     return { upsert, remove };
   }
 
-  #fail(member: Member, nowMs: number): void {
-    const { breaker } = member;
-    const failures = breaker.failures + 1;
-    const wasTrial = breaker.openedForMs > 0;
-    // A failure of a call that began before it was opened says nothing new.
-    const opens = (wasTrial || failures >= FAILURES_TO_OPEN) && breaker.openUntilMs <= nowMs;
-    const openedForMs = wasTrial ? Math.min(LONGEST_OPEN_MS, breaker.openedForMs * 2) : FIRST_OPEN_MS;
-    this.#set(member, { ...breaker, failures, ...(opens ? { openedForMs, openUntilMs: nowMs + openedForMs } : {}) });
-  }
-
   #set(member: Member, breaker: Breaker): void {
     member.breaker = breaker;
     this.#dirty.add(breaker.endpointId);
@@ -172,24 +194,68 @@ export class EndpointPool {
   }
 }
 
-const healthy = (endpointId: string): Breaker => ({ endpointId, failures: 0, openUntilMs: 0, openedForMs: 0 });
+const healthy = (endpointId: string): Breaker => ({
+  ...{ endpointId, failures: 0, openUntilMs: 0, openedForMs: 0 },
+  ...{ trialCallId: null, restUntilMs: 0, recent: null },
+});
+
+/** What is known of an endpoint after one of its calls. */
+function judge(breaker: Breaker, callId: string, outcome: "ended" | "failed", nowMs: number): Breaker {
+  if (breaker.trialCallId === callId) {
+    return outcome === "failed"
+      ? opened(breaker, nowMs)
+      : { ...healthy(breaker.endpointId), restUntilMs: breaker.restUntilMs };
+  }
+  // Whoever began before it opened says nothing new, neither good nor bad: only a trial does.
+  if (breaker.openedForMs > 0) return breaker;
+  const recent = breaker.recent && nowMs - breaker.recent.sinceMs < RECENT_MS ? breaker.recent : null;
+  if (outcome === "ended") {
+    if (breaker.failures === 0 && !breaker.recent) return breaker;
+    return { ...breaker, failures: 0, recent: recent && { ...recent, calls: recent.calls + 1 } };
+  }
+  const [calls, failed] = [(recent?.calls ?? 0) + 1, (recent?.failed ?? 0) + 1];
+  const isBadShare = calls >= CALLS_TO_JUDGE && failed / calls >= FAILED_SHARE_TO_OPEN;
+  if (isBadShare || breaker.failures + 1 >= FAILURES_TO_OPEN) return opened(breaker, nowMs);
+  return { ...breaker, failures: breaker.failures + 1, recent: { sinceMs: recent?.sinceMs ?? nowMs, calls, failed } };
+}
+
+/** It failed once too often: left alone, and for twice as long when that was its trial. */
+function opened(breaker: Breaker, nowMs: number): Breaker {
+  const openedForMs = Math.min(LONGEST_OPEN_MS, breaker.openedForMs * 2 || FIRST_OPEN_MS);
+  const openUntilMs = nowMs + openedForMs;
+  return { ...breaker, failures: breaker.failures + 1, openedForMs, openUntilMs, trialCallId: null, recent: null };
+}
+
+/** It has no room. A trial that was told so has found out nothing: after the rest another call tries. */
+function rested(breaker: Breaker, callId: string, untilMs: number): Breaker {
+  const trialCallId = breaker.trialCallId === callId ? null : breaker.trialCallId;
+  return { ...breaker, trialCallId, restUntilMs: Math.max(breaker.restUntilMs, untilMs) };
+}
+
+const shutUntilMs = ({ openUntilMs, restUntilMs }: Breaker) => Math.max(openUntilMs, restUntilMs);
 
 function stateOf({ endpoint, breaker }: Member, nowMs: number): EndpointState {
   if (endpoint.isLeaving) return "leaving";
-  if (breaker.openUntilMs > nowMs) return "open";
+  if (shutUntilMs(breaker) > nowMs) return "open";
   return breaker.openedForMs > 0 ? "half_open" : "closed";
 }
 
-/** Calls that may be sent there now: to a half-open one a single trial. */
+/** Calls that may be sent there now: to a half-open one a single trial, beside what still runs from before. */
 function roomOf(member: Member, nowMs: number): number {
+  const room = member.endpoint.maxInFlight - member.calls.size;
   switch (stateOf(member, nowMs)) {
     case "closed":
-      return member.endpoint.maxInFlight - member.calls.size;
+      return room;
     case "half_open":
-      return 1 - member.calls.size;
-    default:
+      return member.breaker.trialCallId === null ? Math.min(1, room) : 0;
+    case "open":
+    case "leaving":
       return 0;
   }
 }
 
 const loadOf = ({ calls, endpoint }: Member) => calls.size / endpoint.maxInFlight;
+
+/** The same before and after a restart, whatever order they were read in. */
+const byJoining = ({ endpoint: a }: Member, { endpoint: b }: Member) =>
+  a.addedAtMs - b.addedAtMs || (a.id < b.id ? -1 : Number(a.id > b.id));
