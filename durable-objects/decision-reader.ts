@@ -27,10 +27,10 @@ export async function readDecisions(
 }
 
 /** Every row beyond the cursor, in the order asked for, whether it lies in the tail or in a segment. */
-async function* journalRows(
+export async function* journalRows(
   sql: Statements,
   segments: JournalSegments,
-  { order, afterSeq }: JournalQuery,
+  { order, afterSeq }: Pick<JournalQuery, "order" | "afterSeq">,
 ): AsyncGenerator<JournalDbRow> {
   if (order === "desc") {
     let before = afterSeq ?? Number.MAX_SAFE_INTEGER;

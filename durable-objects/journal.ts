@@ -1,8 +1,10 @@
 import { chainHash, GENESIS, receipt } from "../src/core/hash-chain";
 import type { DecisionRecord, UsageEvent } from "../src/core/records";
-import type { HourlyUsage, JournalRow } from "./tenant-gate.messages";
+import type { HourlyUsage, JournalRow, UsageEstimates } from "./tenant-gate.messages";
 import type { JournalDbRow, Statements } from "./tenant-gate-statements";
 
+/** In the place of an end user where there is none: no subject is empty. */
+const NOBODY = "";
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 
@@ -65,7 +67,7 @@ export class GateJournal {
   /** Durable hours that the ledger may not have yet. */
   unsynced(): { readonly usage: HourlyUsage; readonly markSynced: () => void }[] {
     return this.#sql.unsyncedUsage().map(({ body }) => {
-      const usage = JSON.parse(body) as HourlyUsage;
+      const usage = usageOf(body);
       return { usage, markSynced: () => this.#sql.markSynced(usageKey(usage), body) };
     });
   }
@@ -79,8 +81,8 @@ export class GateJournal {
 
   #count(event: UsageEvent): void {
     const hourMs = event.atMs - (event.atMs % HOUR_MS);
-    const { kind, model, keyId, serviceTier, batch } = event;
-    const empty: HourlyUsage = { hourMs, kind, model, keyId, serviceTier, batch, ...ZERO };
+    const { kind, model, keyId, serviceTier, batch, endUser } = event;
+    const empty: HourlyUsage = { hourMs, kind, model, keyId, serviceTier, batch, endUser, ...ZERO };
     const key = usageKey(empty);
     const name = JSON.stringify(key);
     const stored = this.#hours.get(name) ?? this.#storedHour(key) ?? empty;
@@ -90,7 +92,7 @@ export class GateJournal {
 
   #storedHour(key: ReturnType<typeof usageKey>): HourlyUsage | undefined {
     const row = this.#sql.usageHour(key);
-    return row && (JSON.parse(row.body) as HourlyUsage);
+    return row && usageOf(row.body);
   }
 }
 
@@ -102,7 +104,14 @@ const ZERO = {
   priceMicrodollars: 0,
   costMicrodollars: 0,
   minutes: {},
+  estimates: { requests: 0, tokens: 0, costMicrodollars: 0, unseenTokens: 0, unseenCostMicrodollars: 0 },
 } as const;
+
+/** Hours of earlier versions know no end users and no estimates. */
+const usageOf = (body: string): HourlyUsage => {
+  const stored = JSON.parse(body) as Omit<HourlyUsage, "endUser" | "estimates"> & Partial<HourlyUsage>;
+  return { ...stored, endUser: stored.endUser ?? null, estimates: stored.estimates ?? ZERO.estimates };
+};
 
 function counted(usage: HourlyUsage, event: UsageEvent): HourlyUsage {
   const minute = String(Math.floor((event.atMs - usage.hourMs) / MINUTE_MS));
@@ -120,11 +129,28 @@ function counted(usage: HourlyUsage, event: UsageEvent): HourlyUsage {
       ...usage.minutes,
       [minute]: [requests + 1, input + promptTokens, cached + cachedTokens, output + completionTokens],
     },
+    estimates: event.estimated ? withEstimate(usage.estimates, event) : usage.estimates,
   };
 }
 
+const withEstimate = (before: UsageEstimates, event: UsageEvent): UsageEstimates => ({
+  requests: before.requests + 1,
+  tokens: before.tokens + event.promptTokens + event.completionTokens,
+  costMicrodollars: before.costMicrodollars + (event.costMicrodollars ?? 0),
+  unseenTokens: before.unseenTokens + (event.unseen?.tokens ?? 0),
+  unseenCostMicrodollars: before.unseenCostMicrodollars + (event.unseen?.costMicrodollars ?? 0),
+});
+
 const usageKey = (usage: HourlyUsage) =>
-  [usage.hourMs, usage.kind, usage.model, usage.keyId, usage.serviceTier, usage.batch ? 1 : 0] as const;
+  [
+    usage.hourMs,
+    usage.kind,
+    usage.model,
+    usage.keyId,
+    usage.serviceTier,
+    usage.batch ? 1 : 0,
+    usage.endUser ?? NOBODY,
+  ] as const;
 
 export const journalRowOf = (row: JournalDbRow): JournalRow => ({
   seq: row.seq,

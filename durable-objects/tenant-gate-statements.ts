@@ -1,8 +1,14 @@
 /**
  * The storage of a TenantGate: schema above, every statement below. The object is the tenant, so no row names one.
- * Times are Unix milliseconds. Schema version 1; later versions migrate in `migrate`.
+ * Times are Unix milliseconds. Version 2 tells end users apart in the hours of usage.
  */
-export const GATE_SCHEMA_VERSION = 1;
+export const GATE_SCHEMA_VERSION = 2;
+
+const USAGE_HOUR = `create table usage_hour (hour_ms integer not null, kind text not null, model text not null,
+     key_id text not null, service_tier text not null, batch integer not null, end_user text not null,
+     body text not null, unsynced integer not null,
+     primary key (hour_ms, kind, model, key_id, service_tier, batch, end_user)) without rowid`;
+const USAGE_HOUR_UNSYNCED = "create index usage_hour_unsynced on usage_hour (unsynced) where unsynced = 1";
 
 const SCHEMA = [
   "create table meta (key text primary key, value text not null) without rowid",
@@ -17,10 +23,8 @@ const SCHEMA = [
   `create table journal (seq integer primary key, id text not null, at_ms integer not null, hash text not null,
      event text, decision text not null)`,
   "create unique index journal_event on journal (id) where event is not null",
-  `create table usage_hour (hour_ms integer not null, kind text not null, model text not null, key_id text not null,
-     service_tier text not null, batch integer not null, body text not null, unsynced integer not null,
-     primary key (hour_ms, kind, model, key_id, service_tier, batch)) without rowid`,
-  "create index usage_hour_unsynced on usage_hour (unsynced) where unsynced = 1",
+  USAGE_HOUR,
+  USAGE_HOUR_UNSYNCED,
   `create table segment (first_seq integer primary key, last_seq integer not null, object_key text not null,
      size_bytes integer not null, from_ms integer not null, to_ms integer not null, last_hash text not null)`,
   "create table outbox (seq integer primary key autoincrement, body text not null)",
@@ -30,9 +34,28 @@ const SCHEMA = [
 
 export function migrate(sql: SqlStorage): void {
   const found = sql.exec<{ n: number }>("select count(*) as n from sqlite_master where name = 'meta'").one().n;
-  if (found > 0) return;
-  for (const statement of SCHEMA) sql.exec(statement);
-  sql.exec("insert into meta (key, value) values ('schema_version', ?)", String(GATE_SCHEMA_VERSION));
+  if (found > 0) upgrade(sql);
+  else {
+    for (const statement of SCHEMA) sql.exec(statement);
+    sql.exec("insert into meta (key, value) values ('schema_version', ?)", String(GATE_SCHEMA_VERSION));
+  }
+}
+
+/** What an earlier version left behind, step by step; nothing else runs before it is done. */
+function upgrade(sql: SqlStorage): void {
+  const { value } = sql.exec<{ value: string }>("select value from meta where key = 'schema_version'").one();
+  if (Number(value) >= GATE_SCHEMA_VERSION) return;
+  const toVersion2 = [
+    "alter table usage_hour rename to usage_hour_1",
+    "drop index usage_hour_unsynced",
+    USAGE_HOUR,
+    USAGE_HOUR_UNSYNCED,
+    `insert into usage_hour select hour_ms, kind, model, key_id, service_tier, batch, '', body, unsynced
+     from usage_hour_1`,
+    "drop table usage_hour_1",
+    "update meta set value = '2' where key = 'schema_version'",
+  ];
+  for (const statement of toVersion2) sql.exec(statement);
 }
 
 export type KeyRow = {
@@ -72,6 +95,7 @@ type UsageKey = readonly [
   keyId: string,
   serviceTier: string,
   batch: number,
+  endUser: string,
 ];
 
 /** Tables whose rows say something of the tenant; `meta` always knows at least its own version and name. */
@@ -188,15 +212,15 @@ export const statements = (sql: SqlStorage) => ({
     sql
       .exec<UsageHourRow>(
         `select body from usage_hour where hour_ms = ? and kind = ? and model = ? and key_id = ? and service_tier = ?
-         and batch = ?`,
+         and batch = ? and end_user = ?`,
         ...key,
       )
       .toArray()
       .at(0),
   putUsageHour: (key: UsageKey, body: string) =>
     sql.exec(
-      `insert or replace into usage_hour (hour_ms, kind, model, key_id, service_tier, batch, body, unsynced)
-       values (?, ?, ?, ?, ?, ?, ?, 1)`,
+      `insert or replace into usage_hour (hour_ms, kind, model, key_id, service_tier, batch, end_user, body, unsynced)
+       values (?, ?, ?, ?, ?, ?, ?, ?, 1)`,
       ...key,
       body,
     ),
@@ -205,7 +229,7 @@ export const statements = (sql: SqlStorage) => ({
   markSynced: (key: UsageKey, body: string) =>
     sql.exec(
       `update usage_hour set unsynced = 0 where hour_ms = ? and kind = ? and model = ? and key_id = ?
-       and service_tier = ? and batch = ? and body = ?`,
+       and service_tier = ? and batch = ? and end_user = ? and body = ?`,
       ...key,
       body,
     ),

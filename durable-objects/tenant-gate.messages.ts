@@ -141,6 +141,8 @@ export const FinishRequest = z.strictObject({
       cachedTokens: Tokens,
       completionTokens: Tokens,
       estimated: z.boolean(),
+      /** The provider reported what cannot be true. */
+      usageRejected: z.boolean().default(false),
       adapterDigest: z.string().max(64).nullable(),
       promptVersion: z.string().max(200).nullable(),
       firstTokenMs: Milliseconds.nullable(),
@@ -194,6 +196,8 @@ export interface HourlyUsage {
   readonly keyId: string;
   readonly serviceTier: string;
   readonly batch: boolean;
+  /** Null for calls with a key alone, and in hours of earlier versions. */
+  readonly endUser: string | null;
   readonly requests: number;
   readonly inputTokens: number;
   readonly cachedTokens: number;
@@ -202,6 +206,23 @@ export interface HourlyUsage {
   readonly costMicrodollars: number;
   /** Minute of the hour → [requests, input, cached, output]. */
   readonly minutes: Readonly<Record<string, readonly [number, number, number, number]>>;
+  readonly estimates: UsageEstimates;
+}
+
+/** Of the calls whose provider reported no usage: what is booked for them, and what may be missing at most. */
+export interface UsageEstimates {
+  readonly requests: number;
+  readonly tokens: number;
+  readonly costMicrodollars: number;
+  readonly unseenTokens: number;
+  readonly unseenCostMicrodollars: number;
+}
+
+/** What a gate's journal says of some hours: events are what is billed, each once. */
+export interface JournalSums {
+  readonly events: number;
+  readonly priceMicrodollars: number;
+  readonly costMicrodollars: number;
 }
 
 export const LimitRuleSchema = z.strictObject({
@@ -302,6 +323,8 @@ export interface TenantGateRpc {
   decisions(query: JournalQuery): Promise<JournalPage>;
   /** Every rule and where it stands, those of `models` included. */
   limits(models: readonly string[]): Promise<LimitsReply | null>;
+  /** The journal's events between two times, added up; the ledger has all of them by then. */
+  journalSums(fromMs: number, toMs: number): Promise<JournalSums>;
   /** Hours that the database may not have yet. */
   unsyncedUsage(): Promise<readonly HourlyUsage[]>;
   /** Rows of all of its tables that say something of the tenant. */

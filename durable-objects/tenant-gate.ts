@@ -5,7 +5,14 @@ import { costOfDraw, type Lease } from "../src/core/gate-leases";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
 import { pricesOf } from "../src/core/prices";
-import { type CallFacts, recordsOf, type UsageEvent, unreconciledEnd, unreconciledLease } from "../src/core/records";
+import {
+  type CallFacts,
+  type DecisionRecord,
+  recordsOf,
+  type UsageEvent,
+  unreconciledEnd,
+  unreconciledLease,
+} from "../src/core/records";
 import { admissionOf, factsOf, ratesOf, refusedByPlan } from "./admission";
 import { copiesOf, decideChange } from "./changes";
 import { readDecisions } from "./decision-reader";
@@ -14,9 +21,10 @@ import { GatePurge } from "./gate-purge";
 import { GateUpkeep } from "./gate-upkeep";
 import { GroupCommit } from "./group-commit";
 import { GateJournal } from "./journal";
+import { journalSums } from "./journal-sums";
 import { limitStates } from "./limits-view";
 import type { GatePorts, ObjectHome } from "./ports";
-import { alertRecord, RefusalTally } from "./refusals";
+import { alertRecord, RefusalTally, type RefusedRequest } from "./refusals";
 import { nextPurgeMs } from "./retention";
 import { JournalSegments } from "./segments";
 import type { Key } from "./tenant-facts";
@@ -33,6 +41,7 @@ import {
   type HourlyUsage,
   type JournalPage,
   JournalQuery,
+  type JournalSums,
   type LimitsReply,
   ReturnRequest,
   type TenantGateRpc,
@@ -160,10 +169,9 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         await this.#commit.durable();
         return { settled: true, receipt: recorded.receipt };
       }
-      const { event, decision } = recordsOf(factsOf(hold), end, nowMs);
-      this.#book.settle(requestId, usedBy(event), nowMs);
-      const receipt = this.#journal.append(decision, event);
-      this.#upkeep.afterRecord(nowMs);
+      const records = recordsOf(factsOf(hold), end, nowMs);
+      this.#book.settle(requestId, usedBy(records.event), nowMs);
+      const receipt = this.#record(records, nowMs);
       this.#admissions.grantWaiting();
       await this.#commit.durable();
       return { settled: true, receipt };
@@ -218,6 +226,11 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     async decisions(raw: JournalQuery): Promise<JournalPage> {
       await this.#commit.durable(); // what was just recorded is part of the answer
       return readDecisions(this.#sql, this.#segments, JournalQuery.parse(raw));
+    }
+
+    async journalSums(fromMs: number, toMs: number): Promise<JournalSums> {
+      await this.#upkeep.tryNow("rollup");
+      return journalSums(this.#sql, this.#segments, Number(fromMs), Number(toMs));
     }
 
     async unsyncedUsage(): Promise<readonly HourlyUsage[]> {
@@ -330,11 +343,17 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const records = end && recordsOf(facts, end, nowMs);
       const used = records ? usedBy(records.event) : { tokens: 0, microdollars: 0 };
       if (!this.#book.settleDraw(lease.id, worst, used, nowMs)) return { settled: false };
-      const receipt = records && this.#journal.append(records.decision, records.event);
-      if (records) this.#upkeep.afterRecord(nowMs);
+      const receipt = records && this.#record(records, nowMs);
       this.#admissions.grantWaiting();
       await this.#commit.durable();
       return { settled: true, receipt };
+    }
+
+    #record({ event, decision }: CallRecords, nowMs: number): string {
+      const receipt = this.#journal.append(decision, event);
+      if (event.usageRejected) this.#journal.append(alertRecord(alerted(decision), "usage_rejected", nowMs), null);
+      this.#upkeep.afterRecord(nowMs);
+      return receipt;
     }
 
     async #expire(): Promise<void> {
@@ -342,14 +361,10 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const { unreconciled, gaveUp } = this.#book.expire(nowMs);
       for (const hold of unreconciled) {
         const facts = factsOf(hold);
-        const { event, decision } = recordsOf(facts, unreconciledEnd(facts), nowMs);
-        this.#journal.append(decision, event);
-        this.#upkeep.afterRecord(nowMs);
+        this.#record(recordsOf(facts, unreconciledEnd(facts), nowMs), nowMs);
       }
       for (const lease of this.#book.expireLeases(nowMs)) {
-        const { event, decision } = unreconciledLease(lease, nowMs);
-        this.#journal.append(decision, event);
-        this.#upkeep.afterRecord(nowMs);
+        this.#record(unreconciledLease(lease, nowMs), nowMs);
       }
       this.#admissions.gaveUp(gaveUp);
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
@@ -423,6 +438,14 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       });
     }
   };
+
+type CallRecords = ReturnType<typeof recordsOf>;
+
+/** What an alert says of the call that it stands beside. */
+const alerted = ({ id, ...decision }: DecisionRecord): RefusedRequest => {
+  const { route, keyId, endUser, model, stream, region, policyVersion } = decision;
+  return { requestId: id, route, keyId, endUser, model, stream, region, policyVersion };
+};
 
 interface Found {
   readonly policy: PolicySnapshot;

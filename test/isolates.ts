@@ -167,16 +167,14 @@ async function migrate(miniflare: Miniflare, worker: string): Promise<void> {
     ["DIRECTORY", "directory"],
   ] as const) {
     const database = await miniflare.getD1Database(binding, worker);
-    const known = await database
-      .prepare("select 1 from sqlite_master where name like '%tenant%' or name = 'project'")
-      .first();
-    if (known) continue;
-    const files = readdirSync(join(ROOT, "migrations", folder))
-      .filter((file) => file.endsWith(".sql"))
-      .sort();
-    for (const file of files) {
+    await database.prepare("create table if not exists d1_migrations (name text primary key)").run();
+    const { results } = await database.prepare("select name from d1_migrations").all<{ name: string }>();
+    const applied = results.map(({ name }) => name);
+    const files = readdirSync(join(ROOT, "migrations", folder)).filter((file) => file.endsWith(".sql"));
+    for (const file of files.sort().filter((name) => !applied.includes(name))) {
       const statements = readFileSync(join(ROOT, "migrations", folder, file), "utf8").split("--> statement-breakpoint");
-      await database.batch(statements.map((statement) => database.prepare(statement)));
+      const booked = database.prepare("insert into d1_migrations (name) values (?)").bind(file);
+      await database.batch([...statements.map((statement) => database.prepare(statement)), booked]);
     }
   }
 }

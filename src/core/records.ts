@@ -31,6 +31,10 @@ export interface UsageEvent {
   readonly completionTokens: number;
   /** True where the provider reported no usage and the tap's own count stands in. */
   readonly estimated: boolean;
+  /** The provider reported a usage that cannot be true; nothing of it was booked. Missing in earlier events. */
+  readonly usageRejected?: boolean;
+  /** What it may have taken beyond what is booked, where nobody counted it. Missing in earlier events. */
+  readonly unseen?: { readonly tokens: number; readonly costMicrodollars: number };
   /** Tokens above the reservation: the platform's loss, never billed. */
   readonly overrunTokens: number;
   /** To the tenant; null while nothing is priced. */
@@ -105,6 +109,7 @@ export interface CallEnd {
   readonly cachedTokens: number;
   readonly completionTokens: number;
   readonly estimated: boolean;
+  readonly usageRejected?: boolean;
   readonly adapterDigest: string | null;
   readonly promptVersion: string | null;
   readonly firstTokenMs: number | null;
@@ -173,6 +178,8 @@ export function recordsOf(
     cachedTokens,
     completionTokens,
     estimated: end.estimated,
+    ...(end.usageRejected ? { usageRejected: true } : {}),
+    ...(end.estimated ? { unseen: unseenOf(facts, end) } : {}),
     overrunTokens,
     priceMicrodollars: price && microdollarsOf(price, tokens),
     priceVersion,
@@ -208,4 +215,18 @@ export function recordsOf(
     totalMs: end.totalMs,
   };
   return { event, decision };
+}
+
+/** Nobody counted an estimated call: its provider may have worked up to the worst case. */
+function unseenOf(facts: CallFacts, { promptTokens, cachedTokens, completionTokens }: CallEnd) {
+  const worst = {
+    promptTokens: Math.max(facts.reservedPromptTokens, promptTokens),
+    cachedTokens: 0,
+    completionTokens: Math.max(facts.reservedOutputTokens, completionTokens),
+  };
+  const tokens = worst.promptTokens - promptTokens + (worst.completionTokens - completionTokens);
+  const cost = facts.prices?.cost;
+  const booked = { promptTokens, cachedTokens, completionTokens };
+  const costMicrodollars = cost ? Math.max(0, microdollarsOf(cost, worst) - microdollarsOf(cost, booked)) : 0;
+  return { tokens, costMicrodollars };
 }

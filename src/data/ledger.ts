@@ -8,6 +8,10 @@ import type { TenantData } from "./tenant-data";
 /** Statements of one D1 batch; its documented bound on queries of an invocation is 1,000. */
 const BATCH_SIZE = 100;
 
+/** In the place of an end user where there is none: no subject is empty. */
+const NOBODY = "";
+const NO_ESTIMATES = { requests: 0, tokens: 0, costMicrodollars: 0, unseenTokens: 0, unseenCostMicrodollars: 0 };
+
 /** Writes a gate's hourly usage into the operator's ledger, and the last use of its keys into the tenant's rows. */
 export function ledger(stores: {
   readonly data: (tenant: ObjectHome) => TenantData;
@@ -28,6 +32,7 @@ export function ledger(stores: {
           usageRollup.keyId,
           usageRollup.serviceTier,
           usageRollup.batch,
+          usageRollup.endUser,
         ];
         return platform.upsert(usageRollup, key, {
           projectId: tenant.tenantId,
@@ -38,6 +43,7 @@ export function ledger(stores: {
           keyId: hour.keyId,
           serviceTier: hour.serviceTier,
           batch: hour.batch,
+          endUser: hour.endUser ?? NOBODY,
           requests,
           inputTokens,
           cachedTokens,
@@ -45,6 +51,7 @@ export function ledger(stores: {
           priceMicrodollars,
           costMicrodollars,
           minutes: hour.minutes as Record<string, [number, number, number, number]>,
+          estimates: hour.estimates,
           createdAtMs: nowMs,
           updatedAtMs: nowMs,
         });
@@ -79,5 +86,10 @@ export async function readRollups(platform: TenantData, filter: RollupFilter): P
     orderBy: [asc(usageRollup.hourMs)],
     limit: ROLLUP_READ_LIMIT,
   });
-  return rows.map((row) => ({ ...row, kind: filter.kind }));
+  return rows.map(({ endUser, estimates, ...row }) => ({
+    ...row,
+    kind: filter.kind,
+    endUser: endUser === NOBODY ? null : endUser,
+    estimates: estimates ?? NO_ESTIMATES,
+  }));
 }

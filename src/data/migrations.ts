@@ -1,5 +1,9 @@
 import init from "../../migrations/d1/0000_init.sql";
+import usageEndUsers from "../../migrations/d1/0001_usage_end_users.sql";
 
 /** Every migration of the shared SQLite schema, in order: D1 has them at deploy time, a tenant's own database at its
  * first call. A test compares the list with the folder. */
-export const MIGRATIONS = [{ name: "0000_init.sql", sql: init }] as const;
+export const MIGRATIONS = [
+  { name: "0000_init.sql", sql: init },
+  { name: "0001_usage_end_users.sql", sql: usageEndUsers },
+] as const;

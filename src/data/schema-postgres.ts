@@ -1,5 +1,5 @@
 import { bigint, boolean, foreignKey, index, jsonb, pgTable, primaryKey, text } from "drizzle-orm/pg-core";
-import type { MinuteCounts } from "./schema";
+import type { EstimateCounts, MinuteCounts } from "./schema";
 
 /**
  * The same tables as `schema.ts` for Postgres; a test compares them column by column. No table names a schema: the
@@ -103,6 +103,7 @@ export const usageRollup = pgTable(
     keyId: text("key_id").notNull(),
     serviceTier: text("service_tier").notNull(),
     batch: boolean("batch").notNull(),
+    endUser: text("end_user").notNull().default(""),
     requests: count("requests").notNull(),
     inputTokens: count("input_tokens").notNull(),
     cachedTokens: count("cached_tokens").notNull(),
@@ -110,11 +111,12 @@ export const usageRollup = pgTable(
     priceMicrodollars: count("price_microdollars").notNull(),
     costMicrodollars: count("cost_microdollars").notNull(),
     minutes: jsonb("minutes").$type<MinuteCounts>().notNull(),
+    estimates: jsonb("estimates").$type<EstimateCounts>(),
     ...lifetime(),
   },
   (t) => [
     primaryKey({
-      columns: [t.tenantId, t.hourMs, t.projectId, t.gate, t.kind, t.model, t.keyId, t.serviceTier, t.batch],
+      columns: [t.tenantId, t.hourMs, t.projectId, t.gate, t.kind, t.model, t.keyId, t.serviceTier, t.batch, t.endUser],
     }),
     index("usage_rollup_by_project").on(t.tenantId, t.projectId, t.hourMs),
   ],

@@ -112,6 +112,8 @@ export const usageRollup = sqliteTable(
     keyId: text("key_id").notNull(),
     serviceTier: text("service_tier").notNull(),
     batch: integer("batch", { mode: "boolean" }).notNull(),
+    /** Empty for calls with a key alone. */
+    endUser: text("end_user").notNull().default(""),
     requests: integer("requests").notNull(),
     inputTokens: integer("input_tokens").notNull(),
     cachedTokens: integer("cached_tokens").notNull(),
@@ -120,15 +122,25 @@ export const usageRollup = sqliteTable(
     costMicrodollars: integer("cost_microdollars").notNull(),
     /** Minute of the hour → [requests, input, cached, output tokens]. */
     minutes: text("minutes", { mode: "json" }).$type<MinuteCounts>().notNull(),
+    /** Null in hours of earlier versions. */
+    estimates: text("estimates", { mode: "json" }).$type<EstimateCounts>(),
     ...lifetime,
   },
   (t) => [
     primaryKey({
-      columns: [t.tenantId, t.hourMs, t.projectId, t.gate, t.kind, t.model, t.keyId, t.serviceTier, t.batch],
+      columns: [t.tenantId, t.hourMs, t.projectId, t.gate, t.kind, t.model, t.keyId, t.serviceTier, t.batch, t.endUser],
     }),
     index("usage_rollup_by_project").on(t.tenantId, t.projectId, t.hourMs),
   ],
 );
+/** Of calls whose provider reported no usage: what is booked for them, and what may be missing at most. */
+export interface EstimateCounts {
+  readonly requests: number;
+  readonly tokens: number;
+  readonly costMicrodollars: number;
+  readonly unseenTokens: number;
+  readonly unseenCostMicrodollars: number;
+}
 export type MinuteCounts = Record<string, [requests: number, input: number, cached: number, output: number]>;
 
 /** Manifest of a tenant's sealed journal segments in object storage. */

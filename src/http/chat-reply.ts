@@ -35,7 +35,7 @@ export async function collectChoices(output: AsyncIterable<Output>, count: numbe
     (): Choice => ({ content: null, toolCalls: [], logprobs: [], finishReason: "stop" }),
   );
   for await (const delta of output) {
-    if (delta.type === "usage" || delta.type === "vectors") continue;
+    if (!("choice" in delta)) continue;
     const choice = choices[delta.choice];
     if (!choice) throw new TypeError(`provider answered with choice ${delta.choice} of ${count}`);
     if (delta.type === "finish") choice.finishReason = delta.reason;
@@ -66,7 +66,7 @@ export async function collectChoices(output: AsyncIterable<Output>, count: numbe
 
 /** One delta as the choice of a chunk; undefined for what has no chunk of its own. */
 export function choiceToChunk(delta: Output, isFirstOfChoice: boolean) {
-  if (delta.type === "usage" || delta.type === "vectors") return undefined;
+  if (!("choice" in delta)) return undefined;
   const role = isFirstOfChoice ? { role: "assistant" as const } : {};
   const index = delta.choice;
   if (delta.type === "finish") return { index, delta: { ...role }, logprobs: null, finish_reason: delta.reason };

@@ -56,11 +56,12 @@ async function report(c: AppContext, kind: UsageKind, asked: z.output<typeof Que
     width: asked.bucket_width,
     projectIds: asked.project_ids ?? null,
     apiKeyIds: asked.api_key_ids ?? null,
+    userIds: asked.user_ids ?? null,
     models: asked.models?.map((name) => c.var.services.pipeline.catalogue.find(name)?.name ?? name) ?? null,
     batch: asked.batch ?? null,
     groupBy: asked.group_by ?? [],
   };
-  const buckets = asked.user_ids ? [] : await usageReport(c.var.services, c.var.tenant, query);
+  const buckets = await usageReport(c.var.services, c.var.tenant, query);
   const data = buckets.map((bucket) => ({
     object: "bucket" as const,
     start_time: seconds(bucket.fromMs),

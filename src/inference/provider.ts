@@ -96,7 +96,9 @@ export type ChatDelta =
       readonly arguments: string;
     }
   | { readonly type: "finish"; readonly choice: number; readonly reason: FinishReason }
-  | ({ readonly type: "usage" } & ProviderUsage);
+  | ({ readonly type: "usage" } & ProviderUsage)
+  /** The provider reported a usage that cannot be true: negative, broken, or beyond any model. */
+  | { readonly type: "usage_rejected"; readonly reported: string };
 
 export interface ProviderUsage {
   readonly promptTokens: number;
@@ -112,6 +114,8 @@ export interface EmbeddingResult {
   readonly vectors: readonly (readonly number[])[];
   /** Null where the provider reports none. */
   readonly promptTokens: number | null;
+  /** What it reported instead, where that cannot be true. */
+  readonly usageRejected?: string;
 }
 
 export type ProviderFailure =

@@ -21,6 +21,8 @@ export interface UsageQuery {
   readonly width: BucketWidth;
   readonly projectIds: readonly string[] | null;
   readonly apiKeyIds: readonly string[] | null;
+  /** End users, by the subject of their tokens. */
+  readonly userIds: readonly string[] | null;
   readonly models: readonly string[] | null;
   readonly batch: boolean | null;
   readonly groupBy: readonly Dimension[];
@@ -153,11 +155,12 @@ async function tailOf(
   return usage.map((hour) => ({ ...hour, projectId, gate: objectName(project) }));
 }
 
-const nameOf = ({ gate, hourMs, kind, model, keyId, serviceTier, batch }: ProjectUsage) =>
-  JSON.stringify([gate, hourMs, kind, model, keyId, serviceTier, batch]);
+const nameOf = ({ gate, hourMs, kind, model, keyId, serviceTier, batch, endUser }: ProjectUsage) =>
+  JSON.stringify([gate, hourMs, kind, model, keyId, serviceTier, batch, endUser]);
 
-function matches(row: ProjectUsage, { apiKeyIds, models, batch }: UsageQuery): boolean {
+function matches(row: ProjectUsage, { apiKeyIds, userIds, models, batch }: UsageQuery): boolean {
   return (
+    (userIds === null || (row.endUser !== null && userIds.includes(row.endUser))) &&
     (apiKeyIds === null || apiKeyIds.includes(row.keyId)) &&
     (models === null || models.includes(row.model)) &&
     (batch === null || batch === row.batch)
@@ -201,7 +204,7 @@ function dimensionsOf(row: ProjectUsage, groupBy: readonly Dimension[]): UsageRe
   const by = <T>(dimension: Dimension, value: T) => (groupBy.includes(dimension) ? value : null);
   return {
     project_id: by("project_id", row.projectId),
-    user_id: null, // keys belong to service accounts here, never to users
+    user_id: by("user_id", row.endUser), // keys belong to service accounts here; users are those of end-user tokens
     api_key_id: by("api_key_id", row.keyId),
     model: by("model", row.model),
     batch: by("batch", row.batch),

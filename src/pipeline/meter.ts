@@ -8,7 +8,8 @@ const BYTES_PER_TOKEN = 4;
 /**
  * Counts at the tap, between the model and the caller, and cuts a model that ignores its cap. The provider's own
  * usage counts where it reports any; otherwise each text delta is one token, and the prompt is estimated below its
- * bound, so that a guess is never billed to the tenant's disadvantage.
+ * bound, so that a guess is never billed to the tenant's disadvantage. A usage that cannot be true counts as none
+ * and is flagged.
  */
 export async function meter(call: ModelCall): Promise<void> {
   call.output = tap(call, call.output);
@@ -28,6 +29,13 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
   });
   for await (const delta of output) {
     call.firstTokenMs ??= Date.now() - call.startedAtMs;
+    if (delta.type === "usage_rejected") {
+      call.usageRejected = true;
+      const { provider, providerModel } = call.model;
+      const about = { requestId: call.id, provider, providerModel, reported: delta.reported };
+      console.error(JSON.stringify({ event: "usage_rejected", ...about }));
+      continue;
+    }
     if (delta.type === "usage") {
       const { promptTokens, cachedTokens, completionTokens } = delta;
       call.usage = { promptTokens, cachedTokens, completionTokens, estimated: false };

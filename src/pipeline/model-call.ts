@@ -76,6 +76,8 @@ export class ModelCall {
   /** Settles when the call is settled, whatever way it ends; the request's `waitUntil` holds on to it. */
   readonly finished = Promise.withResolvers<void>();
   usage: CallUsage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0, estimated: true };
+  /** The provider reported a usage that cannot be true. */
+  usageRejected = false;
   firstTokenMs: number | null = null;
   /** Where a slot of a scarce model is held, until it is freed. */
   slot: ModelDispatcherRpc | undefined;

@@ -1,5 +1,5 @@
 import { ApiError } from "../errors";
-import { type ChatCall, ProviderError, type ProviderFailure } from "../inference/provider";
+import { type ChatCall, type EmbeddingResult, ProviderError, type ProviderFailure } from "../inference/provider";
 import { failOver } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
 
@@ -53,12 +53,11 @@ async function* fromProvider(run: () => Promise<AsyncIterable<Output>>): AsyncGe
   yield* await run();
 }
 
-async function* embeddings(
-  run: () => Promise<{ vectors: readonly (readonly number[])[]; promptTokens: number | null }>,
-): AsyncGenerator<Output> {
-  const { vectors, promptTokens } = await run();
+async function* embeddings(run: () => Promise<EmbeddingResult>): AsyncGenerator<Output> {
+  const { vectors, promptTokens, usageRejected } = await run();
   yield { type: "vectors", vectors };
   if (promptTokens !== null) yield { type: "usage", promptTokens, completionTokens: 0, cachedTokens: 0 };
+  else if (usageRejected !== undefined) yield { type: "usage_rejected", reported: usageRejected };
 }
 
 /** What a caller is told of a provider's failure: in our words, with none of the provider's. */

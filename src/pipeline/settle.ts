@@ -81,14 +81,14 @@ export async function release(call: ModelCall): Promise<void> {
 }
 
 async function settleAtGate(call: ModelCall, outcome: Exclude<Outcome, "unreconciled">): Promise<void> {
-  const { usage, firstTokenMs } = call;
+  const { usage, firstTokenMs, usageRejected } = call;
   const totalMs = Date.now() - call.startedAtMs;
   const facts = { adapterDigest: null, promptVersion: null, firstTokenMs, totalMs };
   const { promptTokens, cachedTokens, completionTokens, estimated } = usage;
   const request: FinishRequest = {
     requestId: call.id,
     draw: drawOf(call),
-    end: { outcome, promptTokens, cachedTokens, completionTokens, estimated, ...facts },
+    end: { outcome, promptTokens, cachedTokens, completionTokens, estimated, usageRejected, ...facts },
   };
   const giveUpAtMs = Date.now() + RETRY_MS;
   for (;;) {
@@ -100,12 +100,16 @@ async function settleAtGate(call: ModelCall, outcome: Exclude<Outcome, "unreconc
       return;
     } catch (error) {
       if (error instanceof ApiError) throw error;
-      if (Date.now() >= giveUpAtMs) throw settlementUnavailable(call.id);
+      if (Date.now() >= giveUpAtMs || isOurMistake(error)) throw settlementUnavailable(call.id);
       // Full jitter, so that callers of one object do not come back together.
       await new Promise((resolve) => setTimeout(resolve, Math.random() * RETRY_PAUSE_MS * 2));
     }
   }
 }
+
+/** Refused for what it is, so it would be refused again; the name of an error survives its way from an object. */
+const isOurMistake = (error: unknown) =>
+  error instanceof Error && ["ZodError", "TypeError", "RangeError"].includes(error.name);
 
 /** What the gate does not know of a call that it did not admit itself. */
 function drawOf(call: ModelCall): FinishRequest["draw"] {

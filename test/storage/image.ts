@@ -16,6 +16,8 @@ export interface StorageImage {
   /** By object name. */
   readonly gates: Readonly<Record<string, Tables>>;
   readonly databases: Readonly<Record<"DB" | "DIRECTORY", Tables>>;
+  /** Migrations that DB had seen; the first alone where it is missing. */
+  readonly migrations?: readonly string[];
   /** R2 objects, base64 by key. */
   readonly objects: Readonly<Record<string, string>>;
 }
@@ -88,7 +90,8 @@ export async function recordStorage(
     const object = await bucket.get(key);
     if (object) objects[key] = Buffer.from(await object.arrayBuffer()).toString("base64");
   }
-  return { ...who, gates, databases, objects };
+  const seen = await (await databaseExec(platform, "DB"))("select name from d1_migrations order by name");
+  return { ...who, gates, databases, migrations: seen.map(({ name }) => String(name)), objects };
 }
 
 /** Puts an image under a platform, whose objects must then be started anew to see it. */
@@ -96,6 +99,11 @@ export async function restoreStorage(platform: Platform, image: StorageImage): P
   for (const [name, tables] of Object.entries(image.gates)) await load(await gateExec(platform, name), tables);
   for (const binding of ["DB", "DIRECTORY"] as const)
     await load(await databaseExec(platform, binding), image.databases[binding]);
+  const books = await databaseExec(platform, "DB");
+  await books("delete from d1_migrations");
+  for (const name of image.migrations ?? ["0000_init.sql"]) {
+    await books("insert into d1_migrations (name) values (?)", name);
+  }
   const bucket = await platform.miniflare.getR2Bucket("ARTIFACTS", OWNER);
   for (const [key, bytes] of Object.entries(image.objects)) await bucket.put(key, Buffer.from(bytes, "base64"));
 }

@@ -46,7 +46,7 @@ export const KEY_OF: Readonly<Record<TableKey, readonly string[]>> = {
   serviceAccount: ["id"],
   apiKey: ["id"],
   auditLog: ["id"],
-  usageRollup: ["hourMs", "projectId", "gate", "kind", "model", "keyId", "serviceTier", "batch"],
+  usageRollup: ["hourMs", "projectId", "gate", "kind", "model", "keyId", "serviceTier", "batch", "endUser"],
   journalSegment: ["gate", "firstSeq"],
 };
 

@@ -26,7 +26,7 @@ export interface UpstreamOptions {
 const MAX_REPLY_BYTES = 32 * 1024 * 1024;
 const MAX_ERROR_BYTES = 64 * 1024;
 
-const RULES: ReplyRules = { usagePerChunk: false, failureOf: upstreamStreamFailure };
+const RULES: ReplyRules = { usagePerChunk: false, zeroPromptIsUncounted: false, failureOf: upstreamStreamFailure };
 
 /** Any OpenAI-compatible server: Ollama, vLLM, llama.cpp, LoRAX, OpenAI itself. */
 export function openaiCompatible(options: UpstreamOptions): Provider {

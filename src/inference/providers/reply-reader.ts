@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type ChatCall, type ChatDelta, type FinishReason, ProviderError, type ProviderUsage } from "../provider";
 import { readEvents } from "./sse";
-import { TokenCount } from "./token-count";
+import { reportedUsage, TokenCount } from "./token-count";
 
 const Text = z.string().nullish();
 const Anything = z.unknown().optional();
@@ -44,6 +44,8 @@ type Piece = z.output<typeof Piece>;
 export interface ReplyRules {
   /** True where a chunk that bears choices counts only itself in `usage` (newer models of Workers AI). */
   readonly usagePerChunk: boolean;
+  /** True where a prompt of zero tokens stands for a count that was not made; else a provider's zero is zero. */
+  readonly zeroPromptIsUncounted: boolean;
   /** What an error inside a reply means. */
   readonly failureOf: (error: unknown) => ProviderError;
 }
@@ -55,6 +57,7 @@ export interface ReplyRules {
 export class ReplyReader {
   readonly #choices: readonly ChoiceReader[];
   #usage: ProviderUsage | undefined;
+  #rejected: unknown;
   /** Workers AI closes with totals that belong to no choice. */
   #hasTotals = false;
 
@@ -80,8 +83,16 @@ export class ReplyReader {
     if (choices) for (const choice of choices) yield* this.#readChoice(choice);
     else yield* this.#readClassic(parsed.data);
     const isTotal = !this.rules.usagePerChunk || !choices?.some((choice) => choice.delta);
-    if (isTotal) this.#usage = chatUsage(usage) ?? this.#usage;
+    if (isTotal) this.#readUsage(usage);
     if (!choices && this.#usage) this.#hasTotals = true;
+  }
+
+  /** What is missing leaves what was told before; what cannot be true is kept, to be told. */
+  #readUsage(usage: unknown): void {
+    if (usage === undefined || usage === null) return;
+    const { data } = ChatUsage.safeParse(usage);
+    if (!data) this.#rejected = usage;
+    else if (data.prompt_tokens > 0 || !this.rules.zeroPromptIsUncounted) this.#usage = usageOf(data);
   }
 
   *#readChoice({ index, delta, message, logprobs, finish_reason }: z.output<typeof Choice>): Generator<ChatDelta> {
@@ -110,6 +121,7 @@ export class ReplyReader {
     const isFull = this.#choices.length === 1 && (this.#usage?.completionTokens ?? 0) >= this.call.maxOutputTokens;
     for (const choice of this.#choices) yield choice.end(isFull ? "length" : "stop");
     if (this.#usage) yield { type: "usage", ...this.#usage };
+    else if (this.#rejected !== undefined) yield { type: "usage_rejected", reported: reportedUsage(this.#rejected) };
   }
 }
 
@@ -190,15 +202,12 @@ const isText = (value: unknown) => typeof value === "string" && value !== "";
 const malformed = (what: string) => new ProviderError("broken", `the reply is malformed: ${what}`);
 
 const ChatUsage = z.object({
-  prompt_tokens: TokenCount.positive(), // no chat has an empty prompt: zeros stand for a count that was not made
+  prompt_tokens: TokenCount,
   completion_tokens: TokenCount,
   prompt_tokens_details: z.object({ cached_tokens: TokenCount.nullish() }).nullish(),
 });
 
-/** A provider's usage; undefined where it is missing or absurd, so that nothing absurd is ever billed. */
-function chatUsage(usage: unknown): ProviderUsage | undefined {
-  const { data } = ChatUsage.safeParse(usage);
-  if (!data) return undefined;
+function usageOf(data: z.output<typeof ChatUsage>): ProviderUsage {
   const { prompt_tokens: promptTokens, completion_tokens: completionTokens, prompt_tokens_details: details } = data;
   return { promptTokens, completionTokens, cachedTokens: Math.min(details?.cached_tokens ?? 0, promptTokens) };
 }

@@ -8,6 +8,7 @@ export async function* sideBySide(runs: readonly AsyncGenerator<ChatDelta>[]): A
   const ready: { readonly choice: number; readonly step: IteratorResult<ChatDelta> }[] = [];
   const ends: ChatDelta[] = [];
   const usages: ProviderUsage[] = [];
+  let rejected: ChatDelta | undefined;
   let failure: { readonly error: unknown } | undefined;
   let wake = () => {};
   const advance = (choice: number) =>
@@ -37,6 +38,7 @@ export async function* sideBySide(runs: readonly AsyncGenerator<ChatDelta>[]): A
       continue;
     }
     if (step.value.type === "usage") usages.push(step.value);
+    else if (step.value.type === "usage_rejected") rejected = step.value;
     else if (step.value.type === "finish") ends.push({ ...step.value, choice });
     else yield { ...step.value, choice };
     advance(choice);
@@ -44,6 +46,7 @@ export async function* sideBySide(runs: readonly AsyncGenerator<ChatDelta>[]): A
   yield* ends;
   // A run that did not say makes the sum worthless: the tap's own count stands in.
   if (usages.length === runs.length) yield { type: "usage", ...summed(usages) };
+  else if (rejected) yield rejected;
 }
 
 /** All runs had the same prompt, so it counts once. */

@@ -5,3 +5,6 @@ import { z } from "zod";
  * the sum over a call's runs (16 choices, or 21 batches of texts) must stay within what a gate takes at settlement.
  */
 export const TokenCount = z.int().nonnegative().max(32_000_000);
+
+/** What a provider said, for the log: bounded, whatever it is. */
+export const reportedUsage = (usage: unknown): string => (JSON.stringify(usage) ?? "").slice(0, 500);

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type EmbeddingCall, type EmbeddingResult, ProviderError } from "../provider";
-import { TokenCount } from "./token-count";
+import { reportedUsage, TokenCount } from "./token-count";
 
 const Usage = z.object({ prompt_tokens: TokenCount });
 
@@ -12,5 +12,8 @@ export function checkedVectors(vectors: readonly unknown[], usage: unknown, call
   if (!data) {
     throw new ProviderError("broken", `the reply has not ${inputs.length} vectors of ${model.dimensions} numbers`);
   }
-  return { vectors: data, promptTokens: Usage.safeParse(usage).data?.prompt_tokens ?? null };
+  const counted = Usage.safeParse(usage).data;
+  const isRejected = !counted && usage !== undefined && usage !== null;
+  const rejected = isRejected ? { usageRejected: reportedUsage(usage) } : {};
+  return { vectors: data, promptTokens: counted?.prompt_tokens ?? null, ...rejected };
 }

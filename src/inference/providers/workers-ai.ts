@@ -21,7 +21,7 @@ export interface AiBinding {
 /** Texts that Workers AI embeds in one run. */
 const MAX_TEXTS = 100;
 
-const RULES: ReplyRules = { usagePerChunk: true, failureOf: workersAiFailure };
+const RULES: ReplyRules = { usagePerChunk: true, zeroPromptIsUncounted: true, failureOf: workersAiFailure };
 
 /**
  * Workers AI, in both of its reply shapes: classic `{response, tool_calls?, usage?}` and OpenAI's `choices`.

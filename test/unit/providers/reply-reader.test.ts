@@ -8,8 +8,8 @@ import { checkedVectors } from "../../../src/inference/providers/vectors";
 import { collected, embeddingModel, finishesIn, textIn, toolCallsIn, usageIn } from "./calls";
 
 const failureOf = () => new ProviderError("broken", "as the reply says");
-const UPSTREAM: ReplyRules = { usagePerChunk: false, failureOf };
-const WORKERS_AI: ReplyRules = { usagePerChunk: true, failureOf };
+const UPSTREAM: ReplyRules = { usagePerChunk: false, zeroPromptIsUncounted: false, failureOf };
+const WORKERS_AI: ReplyRules = { usagePerChunk: true, zeroPromptIsUncounted: true, failureOf };
 
 function read(pieces: readonly unknown[], { rules = UPSTREAM, maxOutputTokens = 100, choices = 1 } = {}): ChatDelta[] {
   const reader = new ReplyReader({ choices, maxOutputTokens }, rules);
