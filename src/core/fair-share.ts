@@ -5,6 +5,10 @@ import { Deadlines } from "./deadlines";
  * Language Models", OSDI 2024), tenant first, then key inside the tenant, so that splitting into many keys gains
  * nothing. Work-conserving: no slot is free while somebody waits. Deterministic and without I/O; the clock is an
  * argument.
+ *
+ * What is promised, as in the paper's theorem 4.4: with S slots, calls that cost at most C, and weights of at least
+ * w, the counters of two who wait are never further apart than U = S × C / w; so in any interval in which both
+ * always have something waiting their weighted service differs by at most 2 U.
  */
 export interface FairRequest {
   readonly id: string;
@@ -52,64 +56,112 @@ export type FairVerdict =
 /** An output token costs twice an input token, as in the paper. */
 const INPUT_COST = 1;
 const OUTPUT_COST = 2;
+/** A call that came to nothing had its slot all the same; were it free, a tenant could hold a slot with such for ever. */
+const LEAST_COST = 1;
 /** What a call is expected to take while nothing is known. */
 const FIRST_GUESS_MS = 2_000;
 const AVERAGE_WEIGHT = 0.1;
-
-/** Counters of tenants that are away may be kept before all of them are looked through. */
-const SPARE_COUNTERS = 256;
+/** The wait estimate is rough, and who waits takes nothing from others: hopeless is so many times one's patience. */
+const HOPELESS = 2;
 
 interface Waiting extends FairRequest {
   readonly enqueuedAtMs: number;
+  readonly position: number;
+}
+
+interface Running {
+  readonly slot: FairSlot;
+  readonly tenant: Tenant;
+  readonly key: Key;
+}
+
+class Sharer {
+  /** Weighted tokens. */
+  served = 0;
+  /** Of them the prompts of calls that run: how long they really were, the end of the call says. */
+  held = 0;
+  running = 0;
+
+  get certain(): number {
+    return this.served - this.held;
+  }
+}
+
+class Key extends Sharer {
+  readonly line: Waiting[] = [];
+}
+
+class Tenant extends Sharer {
+  readonly keys = new Sharers(() => new Key());
+  waiting = 0;
+  weight = 1;
 }
 
 /** Those who share: tenants among each other, or keys inside a tenant. */
-class Sharers {
-  readonly served = new Map<string, number>();
-  /** What the one that was let in last had had by then: where somebody begins who finds nobody waiting. */
-  floor = 0;
+class Sharers<S extends Sharer> {
+  readonly members = new Map<string, S>();
+  /** Those with something waiting, in the order in which they came. */
+  readonly line = new Map<string, S>();
+  readonly #make: () => S;
 
-  letIn(name: string): void {
-    this.floor = Math.max(this.floor, this.of(name));
+  constructor(make: () => S) {
+    this.#make = make;
+  }
+
+  of(name: string): S {
+    const known = this.line.get(name) ?? this.members.get(name);
+    if (known) return known;
+    const made = this.#make();
+    this.members.set(name, made);
+    return made;
   }
 
   /** An idle one returns: it gains no credit from its absence. */
-  lift(name: string, active: Iterable<string>): void {
-    let least = Number.POSITIVE_INFINITY;
-    for (const other of active) if (other !== name) least = Math.min(least, this.of(other));
-    const from = least === Number.POSITIVE_INFINITY ? this.floor : least;
-    this.served.set(name, Math.max(this.served.get(name) ?? 0, from));
+  lift(name: string): S {
+    const sharer = this.of(name);
+    if (!this.line.has(name)) sharer.served = Math.max(sharer.served, this.#level());
+    return sharer;
   }
 
-  of(name: string): number {
-    return this.served.get(name) ?? this.floor;
-  }
-
-  charge(name: string, amount: number): void {
-    this.served.set(name, Math.max(0, this.of(name) + amount));
-  }
-
-  least(names: Iterable<string>): string | undefined {
-    let found: string | undefined;
-    for (const name of names) if (found === undefined || this.of(name) < this.of(found)) found = name;
+  least(): S | undefined {
+    let found: S | undefined;
+    for (const sharer of this.line.values()) if (!found || sharer.served < found.served) found = sharer;
     return found;
+  }
+
+  /** Forgets those whose counters say nothing any more: they would come back no lower. @returns their names */
+  forgetIdle(): string[] {
+    const level = this.#level();
+    const idle = [...this.members].filter(([name, { running }]) => running === 0 && !this.line.has(name));
+    const forgotten = idle.filter(([, { served }]) => served < level).map(([name]) => name);
+    for (const name of forgotten) this.members.delete(name);
+    return forgotten;
+  }
+
+  /**
+   * Where one begins who had nothing waiting: beside the least of those who wait; while nobody waits nothing is
+   * shared, and all begin anew. It never falls. Prompts of calls that run do not count: one announced too large, or
+   * a call broken off, would push a newcomer back for what nobody had.
+   */
+  #level(): number {
+    let level = this.line.size > 0 ? Number.POSITIVE_INFINITY : 0;
+    for (const { certain } of this.line.values()) level = Math.min(level, certain);
+    if (this.line.size === 0) for (const { certain } of this.members.values()) level = Math.max(level, certain);
+    return level;
   }
 }
 
 export class FairShare {
   #options: FairOptions;
-  readonly #tenants = new Sharers();
-  readonly #keys = new Map<string, Sharers>();
-  /** tenant → key → its requests in order. */
-  readonly #line = new Map<string, Map<string, Waiting[]>>();
+  readonly #tenants = new Sharers(() => new Tenant());
   readonly #waiting = new Map<string, Waiting>();
-  readonly #slots = new Map<string, FairSlot>();
-  readonly #running = new Map<string, number>(); // slots by tenant
+  readonly #running = new Map<string, Running>();
   readonly #slotDeadlines = new Deadlines();
   readonly #giveUps = new Deadlines();
   readonly #dirtyTenants = new Set<string>();
   readonly #dirtySlots = new Set<string>();
-  #averageMs = FIRST_GUESS_MS;
+  /** Of a call, from its grant to its end; unknown until one has ended. */
+  #averageMs: number | undefined;
 
   constructor(options: FairOptions) {
     this.#options = options;
@@ -122,56 +174,67 @@ export class FairShare {
   ): FairShare {
     const share = new FairShare(options);
     for (const { tenant, key, served } of stored.counters) {
-      if (key === null) share.#tenants.served.set(tenant, served);
-      else share.#keysOf(tenant).served.set(key, served);
+      const known = share.#tenants.of(tenant);
+      if (key === null) known.served = served;
+      else known.keys.of(key).served = served;
     }
-    for (const slot of stored.slots) share.#keepSlot(slot);
-    for (const slot of stored.slots) share.#running.set(slot.tenant, (share.#running.get(slot.tenant) ?? 0) + 1);
-    // Nobody begins behind those who were served least.
-    share.#tenants.floor = least(share.#tenants.served.values());
-    for (const keys of share.#keys.values()) keys.floor = least(keys.served.values());
+    for (const slot of stored.slots) share.#enter(slot);
     share.#dirtySlots.clear();
     return share;
   }
 
-  /** A slot at once, a place in the line, or a refusal; the same id again gets the same answer. */
+  /**
+   * A slot at once, a place in the line (how many are expected to go before), or a refusal with an estimate of the
+   * wait: the line is full, or patience would end long before the turn comes. The same id again gets the same answer.
+   * @throws RangeError for a weight that is no number above 0
+   */
   ask(request: FairRequest, nowMs: number): FairVerdict {
-    const slot = this.#slots.get(request.id);
-    if (slot) return { verdict: "granted", slot };
-    const position = this.#waiting.size;
-    if (this.#waiting.has(request.id)) return { verdict: "waiting", position: position - 1 };
-    if (!(request.weight > 0)) throw new RangeError(`a weight of ${request.weight} cannot be shared by`);
-    if (this.#slots.size < this.#options.slots && position === 0) {
-      this.#enter(request);
-      return { verdict: "granted", slot: this.#grant({ ...request, enqueuedAtMs: nowMs }, nowMs) };
+    const { id, tenant, key, weight } = request;
+    const running = this.#running.get(id);
+    if (running) return { verdict: "granted", slot: running.slot };
+    const waiting = this.#waiting.get(id);
+    if (waiting) return { verdict: "waiting", position: waiting.position };
+    if (!(weight > 0 && weight < Number.POSITIVE_INFINITY))
+      throw new RangeError(`nobody can have a weight of ${weight}`);
+    if (this.#running.size < this.#options.slots && this.#waiting.size === 0) {
+      this.#tenants.lift(tenant).keys.lift(key);
+      return { verdict: "granted", slot: this.#grant(request, nowMs) };
     }
+    const position = this.#ahead(request);
     const retryAfterMs = this.#waitMs(position);
-    if (position >= this.#options.queueLength) return { verdict: "refused", reason: "queue_full", retryAfterMs };
-    if (nowMs >= request.giveUpAtMs) return { verdict: "refused", reason: "queue_timeout", retryAfterMs };
-    this.#enter(request);
-    this.#push({ ...request, enqueuedAtMs: nowMs });
+    // Each may have as many waiting as there are places left, so a flood never takes the last place from the others
+    // (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998).
+    const free = this.#options.queueLength - this.#waiting.size;
+    const own = this.#tenants.line.get(tenant)?.waiting ?? 0;
+    if (own >= free) return { verdict: "refused", reason: "queue_full", retryAfterMs };
+    const hopelessMs = this.#averageMs === undefined ? 0 : retryAfterMs / HOPELESS;
+    if (nowMs + hopelessMs >= request.giveUpAtMs) return { verdict: "refused", reason: "queue_timeout", retryAfterMs };
+    this.#push({ ...request, enqueuedAtMs: nowMs, position });
     return { verdict: "waiting", position };
   }
 
   /** So many output tokens have come so far: they are charged, and the slot lives on. */
   progress(id: string, outputTokens: number, nowMs: number): boolean {
-    const slot = this.#slots.get(id);
-    if (!slot) return false;
+    const running = this.#running.get(id);
+    if (!running) return false;
+    const { slot } = running;
     const more = Math.max(0, outputTokens - slot.outputTokens);
-    this.#charge(slot, OUTPUT_COST * more);
+    this.#charge(running, OUTPUT_COST * more);
     const deadlineMs = nowMs + this.#options.slotMs;
-    this.#keepSlot({ ...slot, outputTokens: slot.outputTokens + more, deadlineMs });
+    this.#keep({ ...running, slot: { ...slot, outputTokens: slot.outputTokens + more, deadlineMs } });
     return true;
   }
 
   /** Frees the slot; the charge becomes what was really taken. A second end is none. */
   finish(id: string, used: { readonly inputTokens: number; readonly outputTokens: number }, nowMs: number): boolean {
-    const slot = this.#slots.get(id);
-    if (!slot) return false;
-    const input = INPUT_COST * (used.inputTokens - slot.inputTokens);
-    this.#charge(slot, input + OUTPUT_COST * (used.outputTokens - slot.outputTokens));
-    this.#free(slot);
-    this.#averageMs += AVERAGE_WEIGHT * (nowMs - slot.grantedAtMs - this.#averageMs);
+    const running = this.#running.get(id);
+    if (!running) return false;
+    const cost = Math.max(LEAST_COST, costOf(used));
+    this.#charge(running, cost - costOf(running.slot));
+    this.#free(running);
+    const tookMs = nowMs - running.slot.grantedAtMs;
+    const beforeMs = this.#averageMs ?? tookMs;
+    this.#averageMs = beforeMs + AVERAGE_WEIGHT * (tookMs - beforeMs);
     return true;
   }
 
@@ -179,13 +242,7 @@ export class FairShare {
   leave(id: string): boolean {
     const waiting = this.#waiting.get(id);
     if (!waiting) return false;
-    const keys = this.#line.get(waiting.tenant);
-    const line = keys?.get(waiting.key);
-    line?.splice(line.indexOf(waiting), 1);
-    if (line?.length === 0) keys?.delete(waiting.key);
-    if (keys?.size === 0) this.#line.delete(waiting.tenant);
-    this.#waiting.delete(id);
-    this.#giveUps.delete(id);
+    this.#take(waiting);
     this.#forgetIdle(waiting.tenant);
     return true;
   }
@@ -194,10 +251,10 @@ export class FairShare {
   expire(nowMs: number): { readonly freed: FairSlot[]; readonly gaveUp: string[] } {
     const freed: FairSlot[] = [];
     for (const id of this.#slotDeadlines.takeDue(nowMs)) {
-      const slot = this.#slots.get(id);
-      if (!slot) continue;
-      this.#free(slot);
-      freed.push(slot);
+      const running = this.#running.get(id);
+      if (!running) continue;
+      this.#free(running);
+      freed.push(running.slot);
     }
     const gaveUp = this.#giveUps.takeDue(nowMs);
     for (const id of gaveUp) this.leave(id);
@@ -207,15 +264,12 @@ export class FairShare {
   /** As far as there are slots: the tenant served least, of it the key served least, of it the first that came. */
   grantWaiting(nowMs: number): FairSlot[] {
     const granted: FairSlot[] = [];
-    while (this.#slots.size < this.#options.slots) {
-      const tenant = this.#tenants.least(this.#line.keys());
-      const keys = tenant === undefined ? undefined : this.#line.get(tenant);
-      if (tenant === undefined || !keys) break;
-      const key = this.#keysOf(tenant).least(keys.keys());
-      const next = key === undefined ? undefined : keys.get(key)?.[0];
+    while (this.#running.size < this.#options.slots) {
+      const next = this.#tenants.least()?.keys.least()?.line[0];
       if (!next) break;
-      this.leave(next.id);
-      granted.push(this.#grant(next, nowMs));
+      const slot = this.#grant(next, nowMs);
+      this.#take(next);
+      granted.push(slot);
     }
     return granted;
   }
@@ -234,18 +288,17 @@ export class FairShare {
   metrics(nowMs: number): { readonly queueDepth: number; readonly oldestWaitMs: number; readonly inFlight: number } {
     let oldest = nowMs;
     for (const { enqueuedAtMs } of this.#waiting.values()) oldest = Math.min(oldest, enqueuedAtMs);
-    return { queueDepth: this.#waiting.size, oldestWaitMs: nowMs - oldest, inFlight: this.#slots.size };
+    return { queueDepth: this.#waiting.size, oldestWaitMs: nowMs - oldest, inFlight: this.#running.size };
   }
 
   /** Weighted service of a tenant so far, as far as it is remembered. */
   servedOf(tenant: string): number {
-    return this.#tenants.of(tenant);
+    return this.#tenants.members.get(tenant)?.served ?? 0;
   }
 
   /** Forgets a tenant: its counters, not its calls. For the end of a tenant alone. */
   forget(tenant: string): void {
-    this.#tenants.served.delete(tenant);
-    this.#keys.delete(tenant);
+    this.#tenants.members.delete(tenant);
     this.#dirtyTenants.add(tenant);
   }
 
@@ -257,8 +310,8 @@ export class FairShare {
     const tenants = [...this.#dirtyTenants].map((tenant) => ({ tenant, counters: this.#countersOf(tenant) }));
     const slots = { upsert: [] as FairSlot[], remove: [] as string[] };
     for (const id of this.#dirtySlots) {
-      const slot = this.#slots.get(id);
-      if (slot) slots.upsert.push(slot);
+      const running = this.#running.get(id);
+      if (running) slots.upsert.push(running.slot);
       else slots.remove.push(id);
     }
     this.#dirtyTenants.clear();
@@ -267,92 +320,98 @@ export class FairShare {
   }
 
   #countersOf(tenant: string): FairCounter[] {
-    const served = this.#tenants.served.get(tenant);
-    if (served === undefined) return [];
-    const keys = [...(this.#keys.get(tenant)?.served ?? [])];
-    return [{ tenant, key: null, served }, ...keys.map(([key, of]) => ({ tenant, key, served: of }))];
-  }
-
-  #keysOf(tenant: string): Sharers {
-    const known = this.#keys.get(tenant);
-    if (known) return known;
-    const keys = new Sharers();
-    this.#keys.set(tenant, keys);
-    return keys;
-  }
-
-  /** Whoever had nothing waiting begins where those who wait are. */
-  #enter({ tenant, key }: FairRequest): void {
-    if (!this.#line.has(tenant)) this.#tenants.lift(tenant, this.#line.keys());
-    if (!this.#line.get(tenant)?.has(key)) this.#keysOf(tenant).lift(key, this.#line.get(tenant)?.keys() ?? []);
+    const known = this.#tenants.members.get(tenant);
+    if (!known) return [];
+    const keys = [...known.keys.members].map(([key, { served }]) => ({ tenant, key, served }));
+    return [{ tenant, key: null, served: known.served }, ...keys];
   }
 
   #push(waiting: Waiting): void {
-    const keys = this.#line.get(waiting.tenant) ?? new Map<string, Waiting[]>();
-    this.#line.set(waiting.tenant, keys);
-    const line = keys.get(waiting.key) ?? [];
-    keys.set(waiting.key, line);
-    line.push(waiting);
+    const tenant = this.#tenants.lift(waiting.tenant);
+    const key = tenant.keys.lift(waiting.key);
+    this.#tenants.line.set(waiting.tenant, tenant);
+    tenant.keys.line.set(waiting.key, key);
+    tenant.waiting++;
+    tenant.weight = waiting.weight;
+    key.line.push(waiting);
     this.#waiting.set(waiting.id, waiting);
     this.#giveUps.set(waiting.id, waiting.giveUpAtMs);
   }
 
-  #grant({ id, tenant, key, weight, inputTokens }: Waiting, nowMs: number): FairSlot {
-    const keys = this.#keysOf(tenant);
-    this.#tenants.letIn(tenant);
-    keys.letIn(key);
+  #take(waiting: Waiting): void {
+    this.#waiting.delete(waiting.id);
+    this.#giveUps.delete(waiting.id);
+    const tenant = this.#tenants.line.get(waiting.tenant);
+    const key = tenant?.keys.line.get(waiting.key);
+    if (!tenant || !key) return;
+    key.line.splice(key.line.indexOf(waiting), 1);
+    if (key.line.length === 0) tenant.keys.line.delete(waiting.key);
+    if (--tenant.waiting === 0) this.#tenants.line.delete(waiting.tenant);
+  }
+
+  #grant({ id, tenant, key, weight, inputTokens }: FairRequest, nowMs: number): FairSlot {
     const times = { grantedAtMs: nowMs, deadlineMs: nowMs + this.#options.slotMs };
     const slot: FairSlot = { id, tenant, key, weight, inputTokens, outputTokens: 0, ...times };
-    this.#charge(slot, INPUT_COST * inputTokens);
-    this.#keepSlot(slot);
-    this.#running.set(tenant, (this.#running.get(tenant) ?? 0) + 1);
+    this.#charge(this.#enter(slot), costOf(slot));
     return slot;
   }
 
-  #charge({ tenant, key, weight }: FairSlot, cost: number): void {
-    this.#tenants.charge(tenant, cost / weight);
-    this.#keysOf(tenant).charge(key, cost / weight);
-    this.#dirtyTenants.add(tenant);
-  }
-
-  #keepSlot(slot: FairSlot): void {
-    this.#slots.set(slot.id, slot);
-    this.#slotDeadlines.set(slot.id, slot.deadlineMs);
-    this.#dirtySlots.add(slot.id);
-  }
-
-  #free({ id, tenant }: FairSlot): void {
-    this.#slots.delete(id);
-    this.#slotDeadlines.delete(id);
-    this.#dirtySlots.add(id);
-    const left = (this.#running.get(tenant) ?? 1) - 1;
-    if (left > 0) this.#running.set(tenant, left);
-    else this.#running.delete(tenant);
-    this.#forgetIdle(tenant);
-  }
-
-  /** A counter that says nothing any more: whoever comes anew begins no lower. */
-  #forgetIdle(tenant: string): void {
-    if (this.#isIdle(tenant) && this.#tenants.of(tenant) <= this.#tenants.floor) this.forget(tenant);
-    if (this.#tenants.served.size <= 2 * (this.#running.size + this.#line.size) + SPARE_COUNTERS) return;
-    // While nobody waits there is nothing to be shared, and who is away may begin anew with everybody else.
-    const floor = this.#line.size === 0 ? Number.POSITIVE_INFINITY : this.#tenants.floor;
-    for (const [other, served] of this.#tenants.served) {
-      if (served <= floor && this.#isIdle(other)) this.forget(other);
+  #enter(slot: FairSlot): Running {
+    const tenant = this.#tenants.of(slot.tenant);
+    const running = { slot, tenant, key: tenant.keys.of(slot.key) };
+    for (const sharer of [running.tenant, running.key]) {
+      sharer.running++;
+      sharer.held += (INPUT_COST * slot.inputTokens) / slot.weight;
     }
+    this.#keep(running);
+    return running;
   }
 
-  #isIdle(tenant: string): boolean {
-    return !this.#running.has(tenant) && !this.#line.has(tenant);
+  #charge({ slot, tenant, key }: Running, cost: number): void {
+    tenant.served += cost / slot.weight;
+    key.served += cost / slot.weight;
+    this.#dirtyTenants.add(slot.tenant);
   }
 
-  #waitMs(position: number): number {
-    return Math.max(1, Math.ceil(((position + 1) * this.#averageMs) / Math.max(1, this.#options.slots)));
+  #keep(running: Running): void {
+    const { id, deadlineMs } = running.slot;
+    this.#running.set(id, running);
+    this.#slotDeadlines.set(id, deadlineMs);
+    this.#dirtySlots.add(id);
+  }
+
+  #free({ slot, tenant, key }: Running): void {
+    this.#running.delete(slot.id);
+    this.#slotDeadlines.delete(slot.id);
+    this.#dirtySlots.add(slot.id);
+    for (const sharer of [tenant, key]) {
+      sharer.running--;
+      sharer.held -= (INPUT_COST * slot.inputTokens) / slot.weight;
+    }
+    this.#forgetIdle(slot.tenant);
+  }
+
+  #forgetIdle(tenant: string): void {
+    const keys = this.#tenants.members.get(tenant)?.keys.forgetIdle() ?? [];
+    if (keys.length > 0) this.#dirtyTenants.add(tenant);
+    for (const forgotten of this.#tenants.forgetIdle()) this.#dirtyTenants.add(forgotten);
+  }
+
+  /** How many would go before one more call of this tenant, were all calls alike. */
+  #ahead({ tenant, weight }: FairRequest): number {
+    const own = this.#tenants.line.get(tenant)?.waiting ?? 0;
+    let ahead = own;
+    for (const [name, other] of this.#tenants.line) {
+      if (name !== tenant) ahead += Math.min(other.waiting, Math.ceil(((own + 1) * other.weight) / weight));
+    }
+    return ahead;
+  }
+
+  #waitMs(ahead: number): number {
+    const callMs = this.#averageMs ?? FIRST_GUESS_MS;
+    return Math.max(1, Math.ceil(((ahead + 1) * callMs) / Math.max(1, this.#options.slots)));
   }
 }
 
-function least(values: Iterable<number>): number {
-  let found = Number.POSITIVE_INFINITY;
-  for (const value of values) found = Math.min(found, value);
-  return found === Number.POSITIVE_INFINITY ? 0 : found;
-}
+const costOf = (tokens: { readonly inputTokens: number; readonly outputTokens: number }) =>
+  INPUT_COST * tokens.inputTokens + OUTPUT_COST * tokens.outputTokens;
