@@ -1,6 +1,7 @@
 import { chainHash, GENESIS, receipt } from "../src/core/hash-chain";
+import { type Estimates, NO_ESTIMATES } from "../src/core/reconciliation";
 import type { DecisionRecord, UsageEvent } from "../src/core/records";
-import type { HourlyUsage, JournalRow, UsageEstimates } from "./tenant-gate.messages";
+import type { HourlyUsage, JournalRow } from "./tenant-gate.messages";
 import type { JournalDbRow, Statements } from "./tenant-gate-statements";
 
 /** In the place of an end user where there is none: no subject is empty. */
@@ -104,13 +105,13 @@ const ZERO = {
   priceMicrodollars: 0,
   costMicrodollars: 0,
   minutes: {},
-  estimates: { requests: 0, tokens: 0, costMicrodollars: 0, unseenTokens: 0, unseenCostMicrodollars: 0 },
+  estimates: NO_ESTIMATES,
 } as const;
 
 /** Hours of earlier versions know no end users and no estimates. */
 const usageOf = (body: string): HourlyUsage => {
   const stored = JSON.parse(body) as Omit<HourlyUsage, "endUser" | "estimates"> & Partial<HourlyUsage>;
-  return { ...stored, endUser: stored.endUser ?? null, estimates: stored.estimates ?? ZERO.estimates };
+  return { ...stored, endUser: stored.endUser ?? null, estimates: stored.estimates ?? NO_ESTIMATES };
 };
 
 function counted(usage: HourlyUsage, event: UsageEvent): HourlyUsage {
@@ -129,17 +130,22 @@ function counted(usage: HourlyUsage, event: UsageEvent): HourlyUsage {
       ...usage.minutes,
       [minute]: [requests + 1, input + promptTokens, cached + cachedTokens, output + completionTokens],
     },
-    estimates: event.estimated ? withEstimate(usage.estimates, event) : usage.estimates,
+    estimates: withEstimates(usage.estimates, event),
   };
 }
 
-const withEstimate = (before: UsageEstimates, event: UsageEvent): UsageEstimates => ({
-  requests: before.requests + 1,
-  tokens: before.tokens + event.promptTokens + event.completionTokens,
-  costMicrodollars: before.costMicrodollars + (event.costMicrodollars ?? 0),
-  unseenTokens: before.unseenTokens + (event.unseen?.tokens ?? 0),
-  unseenCostMicrodollars: before.unseenCostMicrodollars + (event.unseen?.costMicrodollars ?? 0),
-});
+function withEstimates(before: Estimates, event: UsageEvent): Estimates {
+  const overrunTokens = before.overrunTokens + event.overrunTokens;
+  if (!event.estimated) return { ...before, overrunTokens };
+  return {
+    requests: before.requests + 1,
+    tokens: before.tokens + event.promptTokens + event.completionTokens,
+    costMicrodollars: before.costMicrodollars + (event.costMicrodollars ?? 0),
+    unseenTokens: before.unseenTokens + (event.unseen?.tokens ?? 0),
+    unseenCostMicrodollars: before.unseenCostMicrodollars + (event.unseen?.costMicrodollars ?? 0),
+    overrunTokens,
+  };
+}
 
 const usageKey = (usage: HourlyUsage) =>
   [

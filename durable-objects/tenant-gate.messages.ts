@@ -3,6 +3,7 @@ import type { RuleState } from "../src/core/admission-book";
 import { PLAN_NAMES } from "../src/core/plans";
 import { ISOLATIONS, type PolicySnapshot } from "../src/core/policy";
 import type { RateRefusal } from "../src/core/rate-windows";
+import type { Estimates } from "../src/core/reconciliation";
 import type { DecisionRecord } from "../src/core/records";
 import type { RefusedChange } from "./tenant-facts";
 
@@ -206,16 +207,7 @@ export interface HourlyUsage {
   readonly costMicrodollars: number;
   /** Minute of the hour → [requests, input, cached, output]. */
   readonly minutes: Readonly<Record<string, readonly [number, number, number, number]>>;
-  readonly estimates: UsageEstimates;
-}
-
-/** Of the calls whose provider reported no usage: what is booked for them, and what may be missing at most. */
-export interface UsageEstimates {
-  readonly requests: number;
-  readonly tokens: number;
-  readonly costMicrodollars: number;
-  readonly unseenTokens: number;
-  readonly unseenCostMicrodollars: number;
+  readonly estimates: Estimates;
 }
 
 /** What a gate's journal says of some hours: events are what is billed, each once. */

@@ -4,6 +4,7 @@ import type { GatePorts, ObjectHome } from "../durable-objects/ports";
 import { bucketOf, type Config, configFrom } from "./config";
 import { LeaseBook } from "./core/lease-book";
 import { objectName } from "./core/object-name";
+import type { PriceBook } from "./core/prices";
 import { copySink } from "./data/copies";
 import { ledger } from "./data/ledger";
 import { listSegment } from "./data/segments";
@@ -26,6 +27,7 @@ import type { TenancyPorts } from "./tenancy/ports";
 /** Everything a handler can reach; nothing of it is a binding, and every tenant-bound part asks for a context. */
 export interface Services extends TenancyPorts {
   readonly pipeline: PipelinePorts;
+  readonly prices: PriceBook;
   /** Settles when the databases answer. */
   readonly ready: () => Promise<void>;
 }
@@ -52,6 +54,7 @@ export function servicesOf(env: object): Services {
     gate,
     data: (context) => databases.of(context),
     regions: config.REGIONS,
+    prices: config.prices,
     homes: {
       offered: databases.offered,
       async prepare(context, isolation) {

@@ -2,15 +2,16 @@ import { and, asc, eq, gte, lt } from "drizzle-orm";
 import type { Ledger, ObjectHome } from "../../durable-objects/ports";
 import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
 import { objectName } from "../core/object-name";
+import { NO_ESTIMATES } from "../core/reconciliation";
 import { lastUsedUpdates } from "./api-keys";
 import type { TenantData } from "./tenant-data";
 
 /** Statements of one D1 batch; its documented bound on queries of an invocation is 1,000. */
 const BATCH_SIZE = 100;
 
+const HOUR_MS = 3_600_000;
 /** In the place of an end user where there is none: no subject is empty. */
 const NOBODY = "";
-const NO_ESTIMATES = { requests: 0, tokens: 0, costMicrodollars: 0, unseenTokens: 0, unseenCostMicrodollars: 0 };
 
 /** Writes a gate's hourly usage into the operator's ledger, and the last use of its keys into the tenant's rows. */
 export function ledger(stores: {
@@ -75,6 +76,20 @@ export type ProjectUsage = HourlyUsage & { readonly projectId: string; readonly 
 
 /** Rows of one read; a longer answer is refused by its caller rather than cut. */
 export const ROLLUP_READ_LIMIT = 50_000;
+
+/**
+ * The same, however many rows there are: the time is halved until a part of it is one read.
+ * @throws RangeError for a single hour that is more than one read
+ */
+export async function* allRollups(platform: TenantData, filter: RollupFilter): AsyncGenerator<ProjectUsage> {
+  const rows = await readRollups(platform, filter);
+  if (rows.length < ROLLUP_READ_LIMIT) return yield* rows;
+  const hours = Math.ceil((filter.toMs - filter.fromMs) / HOUR_MS);
+  if (hours <= 1) throw new RangeError("one hour of usage has more rows than can be read at once");
+  const middleMs = filter.fromMs + Math.floor(hours / 2) * HOUR_MS;
+  yield* allRollups(platform, { ...filter, toMs: middleMs });
+  yield* allRollups(platform, { ...filter, fromMs: middleMs });
+}
 
 /** The operator's ledger between two times, hours ascending. */
 export async function readRollups(platform: TenantData, filter: RollupFilter): Promise<ProjectUsage[]> {

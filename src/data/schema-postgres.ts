@@ -1,5 +1,6 @@
 import { bigint, boolean, foreignKey, index, jsonb, pgTable, primaryKey, text } from "drizzle-orm/pg-core";
-import type { EstimateCounts, MinuteCounts } from "./schema";
+import type { Estimates } from "../core/reconciliation";
+import type { MinuteCounts } from "./schema";
 
 /**
  * The same tables as `schema.ts` for Postgres; a test compares them column by column. No table names a schema: the
@@ -111,7 +112,7 @@ export const usageRollup = pgTable(
     priceMicrodollars: count("price_microdollars").notNull(),
     costMicrodollars: count("cost_microdollars").notNull(),
     minutes: jsonb("minutes").$type<MinuteCounts>().notNull(),
-    estimates: jsonb("estimates").$type<EstimateCounts>(),
+    estimates: jsonb("estimates").$type<Estimates>(),
     ...lifetime(),
   },
   (t) => [

@@ -1,4 +1,5 @@
 import { foreignKey, index, integer, primaryKey, sqliteTable, text } from "drizzle-orm/sqlite-core";
+import type { Estimates } from "../core/reconciliation";
 
 /**
  * The system of record. Every table leads with tenant_id, in its primary key and in every index, and carries
@@ -123,7 +124,7 @@ export const usageRollup = sqliteTable(
     /** Minute of the hour → [requests, input, cached, output tokens]. */
     minutes: text("minutes", { mode: "json" }).$type<MinuteCounts>().notNull(),
     /** Null in hours of earlier versions. */
-    estimates: text("estimates", { mode: "json" }).$type<EstimateCounts>(),
+    estimates: text("estimates", { mode: "json" }).$type<Estimates>(),
     ...lifetime,
   },
   (t) => [
@@ -133,14 +134,6 @@ export const usageRollup = sqliteTable(
     index("usage_rollup_by_project").on(t.tenantId, t.projectId, t.hourMs),
   ],
 );
-/** Of calls whose provider reported no usage: what is booked for them, and what may be missing at most. */
-export interface EstimateCounts {
-  readonly requests: number;
-  readonly tokens: number;
-  readonly costMicrodollars: number;
-  readonly unseenTokens: number;
-  readonly unseenCostMicrodollars: number;
-}
 export type MinuteCounts = Record<string, [requests: number, input: number, cached: number, output: number]>;
 
 /** Manifest of a tenant's sealed journal segments in object storage. */

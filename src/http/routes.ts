@@ -25,6 +25,7 @@ import {
   postSuspendProject,
 } from "./projects";
 import { getRateLimits, postRateLimit } from "./rate-limits";
+import { postCostAllocation, postReconciliation } from "./reconciliations";
 import { getRetention, postRetention } from "./retention";
 import type { Route } from "./route";
 import {
@@ -105,6 +106,8 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", "/v1/organization/usage/embeddings", getEmbeddingsUsage),
   control("admin", "GET", "/v1/organization/costs", getCosts),
 
+  control("admin", "POST", "/v1/tenantry/reconciliations", postReconciliation),
+  control("admin", "POST", "/v1/tenantry/cost_allocations", postCostAllocation),
   control("admin", "GET", `${MODEL}/endpoints`, getEndpoints),
   control("admin", "POST", `${MODEL}/endpoints`, postEndpoint),
   control("admin", "DELETE", `${MODEL}/endpoints/:endpoint_id`, deleteEndpoint),

@@ -64,6 +64,8 @@ const BODIES: Readonly<Record<string, string>> = {
   "/v1/tenantry/projects/:project_id/isolation": '{"isolation":"pool"}',
   "/v1/tenantry/projects/:project_id/retention": '{"days":30}',
   "/v1/tenantry/projects/:project_id/plan": '{"plan":"standard"}',
+  "/v1/tenantry/reconciliations": '{"start_time":1}',
+  "/v1/tenantry/cost_allocations": '{"start_time":1}',
   "/v1/tenantry/models/:model/endpoints": '{"url":"http://localhost:9/v1","max_in_flight":1}',
   "/v1/organization/projects/:project_id/spend_limit": '{"threshold_amount":100,"currency":"USD","interval":"month"}',
 };
