@@ -25,7 +25,7 @@ export interface Breaker {
   readonly trialCallId: string | null;
   /** Until then it has no room, by its own word; nothing is wrong with it. */
   readonly restUntilMs: number;
-  /** Calls that ended since a failure not long ago, that one included. */
+  /** While it is closed: calls that ended since a failure not long ago, that one included. */
   readonly recent: { readonly sinceMs: number; readonly calls: number; readonly failed: number } | null;
 }
 /** As it was stored, maybe by an earlier version, which knew less. */
@@ -223,7 +223,7 @@ function judge(breaker: Breaker, callId: string, outcome: "ended" | "failed", no
 function opened(breaker: Breaker, nowMs: number): Breaker {
   const openedForMs = Math.min(LONGEST_OPEN_MS, breaker.openedForMs * 2 || FIRST_OPEN_MS);
   const openUntilMs = nowMs + openedForMs;
-  return { ...breaker, failures: breaker.failures + 1, openedForMs, openUntilMs, trialCallId: null, recent: null };
+  return { ...breaker, failures: breaker.failures + 1, openedForMs, openUntilMs, trialCallId: null };
 }
 
 /** It has no room. A trial that was told so has found out nothing: after the rest another call tries. */
