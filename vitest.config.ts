@@ -48,6 +48,7 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 60_000,
+          expect: { poll: { timeout: 10_000 } }, // on a busy machine everything takes its time
         },
       },
     ],
