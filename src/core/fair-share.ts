@@ -116,11 +116,13 @@ class Sharers<S extends Sharer> {
     return made;
   }
 
-  /** An idle one returns: it gains no credit from its absence. */
-  lift(name: string): S {
+  /** An idle one returns: it gains no credit from its absence. @returns whether it was below the others */
+  lift(name: string): boolean {
     const sharer = this.of(name);
-    if (!this.line.has(name)) sharer.served = Math.max(sharer.served, this.#level());
-    return sharer;
+    const level = this.#level();
+    if (this.line.has(name) || sharer.certain >= level) return false;
+    sharer.served = level + sharer.held;
+    return true;
   }
 
   least(): S | undefined {
@@ -189,7 +191,7 @@ export class FairShare {
    * @throws RangeError for a weight that is no number above 0
    */
   ask(request: FairRequest, nowMs: number): FairVerdict {
-    const { id, tenant, key, weight } = request;
+    const { id, tenant, weight } = request;
     const running = this.#running.get(id);
     if (running) return { verdict: "granted", slot: running.slot };
     const waiting = this.#waiting.get(id);
@@ -197,7 +199,7 @@ export class FairShare {
     if (!(weight > 0 && weight < Number.POSITIVE_INFINITY))
       throw new RangeError(`nobody can have a weight of ${weight}`);
     if (this.#running.size < this.#options.slots && this.#waiting.size === 0) {
-      this.#tenants.lift(tenant).keys.lift(key);
+      this.#lift(request);
       return { verdict: "granted", slot: this.#grant(request, nowMs) };
     }
     const position = this.#ahead(request);
@@ -326,9 +328,17 @@ export class FairShare {
     return [{ tenant, key: null, served: known.served }, ...keys];
   }
 
+  #lift({ tenant, key }: FairRequest): void {
+    const sharer = this.#tenants.of(tenant);
+    const isLifted = [this.#tenants.lift(tenant), sharer.keys.lift(key)].includes(true);
+    // One of whom nothing runs need not be stored: it is lifted as high whenever it comes again.
+    if (isLifted && sharer.running > 0) this.#dirtyTenants.add(tenant);
+  }
+
   #push(waiting: Waiting): void {
-    const tenant = this.#tenants.lift(waiting.tenant);
-    const key = tenant.keys.lift(waiting.key);
+    this.#lift(waiting);
+    const tenant = this.#tenants.of(waiting.tenant);
+    const key = tenant.keys.of(waiting.key);
     this.#tenants.line.set(waiting.tenant, tenant);
     tenant.keys.line.set(waiting.key, key);
     tenant.waiting++;

@@ -19,27 +19,30 @@ type Step =
   | { do: "restart" };
 const which = fc.nat(9);
 const tokens = fc.nat(100);
-const asks = fc.record({
-  do: fc.constant("ask" as const),
-  tenant: fc.constantFrom("a", "b", "c", "d"),
-  key: fc.constantFrom("k", "l"),
-  weight: fc.constantFrom(1, 2, 4), // exact in binary, so that sums in another order are the same sums
-  inputTokens: tokens,
-  patienceMs: fc.constantFrom(0, FOREVER),
-});
+const asks = (...patienceMs: number[]) =>
+  fc.record({
+    do: fc.constant("ask" as const),
+    tenant: fc.constantFrom("a", "b", "c", "d"),
+    key: fc.constantFrom("k", "l"),
+    weight: fc.constantFrom(1, 2, 4), // exact in binary, so that sums in another order are the same sums
+    inputTokens: tokens,
+    patienceMs: fc.constantFrom(...patienceMs),
+  });
 const finishes = fc.record({ do: fc.constant("finish" as const), which, inputTokens: tokens, moreTokens: tokens });
-const lives = [
-  { weight: 6, arbitrary: asks },
+const others = [
   { weight: 5, arbitrary: finishes },
   { weight: 3, arbitrary: fc.record({ do: fc.constant("progress" as const), which, moreTokens: tokens }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("leave" as const), which }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constant("wait" as const), ms: fc.constantFrom(1, 400, 61_000) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("wait" as const), ms: fc.constantFrom(1, 400, 30_000) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("resize" as const), slots: fc.integer({ min: 0, max: 5 }) }) },
 ];
-const life = fc.array<Step>(fc.oneof(...lives), { maxLength: 150 });
-const lifeWithRestarts = fc.array<Step>(
-  fc.oneof(...lives, { weight: 1, arbitrary: fc.constant({ do: "restart" as const }) }),
-  { maxLength: 150 },
+const lives = (...steps: fc.WeightedArbitrary<Step>[]) =>
+  fc.array<Step>(fc.oneof(...others, ...steps), { maxLength: 150, size: "max" });
+/** What a wait may be like is forgotten at a restart, so who has no patience at all, or all of it, decides alike. */
+const life = lives({ weight: 8, arbitrary: asks(0, FOREVER, FOREVER) });
+const lifeWithRestarts = lives(
+  { weight: 8, arbitrary: asks(0, 500, 20_000, FOREVER) },
+  { weight: 1, arbitrary: fc.constant({ do: "restart" as const }) },
 );
 
 /** What an honest caller and an honest store know of a dispatcher, beside the dispatcher itself. */
@@ -136,6 +139,7 @@ class World {
       this.nowMs += step.ms;
       const { freed, gaveUp } = this.share.expire(this.nowMs);
       this.running = this.running.filter(({ id }) => !freed.some((slot) => slot.id === id));
+      expect(this.waiting.map(({ id }) => id)).toEqual(expect.arrayContaining(gaveUp));
       this.waiting = this.waiting.filter(({ id }) => !gaveUp.includes(id));
       return [freed.map(({ id }) => id).sort(), gaveUp];
     }
@@ -302,15 +306,15 @@ describe("fair share", () => {
   });
 
   it("lets nobody wait for ever, even where others' calls come to nothing", () => {
-    const others = ["b", "c", "d"];
+    const rivals = ["b", "c", "d"];
     const call = fc.record({ inputTokens: fc.nat(4), outputTokens: fc.nat(4), truth: fc.constantFrom(0, 0, 1) });
     fc.assert(
       fc.property(fc.array(call, { minLength: 1, maxLength: 20 }), fc.integer({ min: 1, max: 2 }), (calls, slots) => {
-        const share = new FairShare({ ...OPTIONS, slots });
+        const share = new FairShare({ ...OPTIONS, queueLength: 100_000, slots });
         const running: FairSlot[] = [];
         let made = 0;
         const more = () => {
-          for (const tenant of others) {
+          for (const tenant of rivals) {
             const inputTokens = calls[made % calls.length]?.inputTokens ?? 0;
             const asking = share.ask(asked(`r${made++}`, tenant, { inputTokens }), 0);
             if (asking.verdict === "granted") running.push(asking.slot);
@@ -319,7 +323,7 @@ describe("fair share", () => {
         for (let backlog = 0; backlog < 10; backlog++) more();
         share.ask(asked("patient", "a"), 0);
         // Each of the others may first come from one end of the bound to the other, a token at a time.
-        const most = (others.length + 1) * 2 * slots * (4 + 2 * 4);
+        const most = (rivals.length + 1) * 2 * slots * (4 + 2 * 4);
         for (let served = 0; served < most; served++) {
           const ended = running.shift();
           const { truth = 0, outputTokens = 0 } = calls[served % calls.length] ?? {};
@@ -329,19 +333,54 @@ describe("fair share", () => {
           }
           running.push(...share.grantWaiting(0));
           if (running.some(({ id }) => id === "patient")) return;
-          if (served % others.length === 0) more();
+          more();
         }
         expect.fail(`still waiting after ${most} others`);
       }),
     );
   });
 
-  it("pushes a newcomer back by nothing that nobody had: a prompt announced too large, a call broken off", () => {
+  it.each([
+    ["waits", 10],
+    ["runs", 1],
+  ])("pushes a newcomer back by nothing that nobody had: a prompt announced too large of one that %s", (_, before) => {
     const share = new FairShare({ ...OPTIONS, slots: 1 });
-    for (let index = 0; index < 10; index++) share.ask(asked(`flood${index}`, "flood", { inputTokens: 100_000 }), 0);
+    const flood = (from: number, to: number) => {
+      for (let at = from; at < to; at++) share.ask(asked(`flood${at}`, "flood", { inputTokens: 100_000 }), 0);
+    };
+    flood(0, before);
     share.ask(asked("quiet", "quiet"), 0);
+    flood(before, 20);
     share.finish("flood0", { inputTokens: 0, outputTokens: 0 }, 0);
     expect(share.grantWaiting(0)).toMatchObject([{ id: "quiet" }]);
+  });
+
+  it("remembers one whose call runs, however far the others have come meanwhile", () => {
+    const world = new World({ ...OPTIONS, slots: 2 });
+    for (const [tenant, calls] of [
+      ["long", 1],
+      ["busy", 100],
+    ] as const) {
+      for (let at = 0; at < calls; at++) world.ask(asked(`${tenant}${at}`, tenant));
+    }
+    for (let ended = 0; ended < 20; ended++) {
+      world.finish(1, 10, 10);
+      world.grant();
+    }
+    world.progress(0, 10_000);
+    world.ask(asked("again", "long"));
+    for (let ended = 0; ended < 20; ended++) {
+      world.finish(1, 10, 10);
+      expect(world.grant()).not.toContain("again");
+    }
+  });
+
+  it("lets nobody in past the line, between the end of one call and the beginning of the next", () => {
+    const share = new FairShare({ ...OPTIONS, slots: 1 });
+    for (const id of ["runs", "waits"]) share.ask(asked(id, "a"), 0);
+    share.finish("runs", { inputTokens: 10, outputTokens: 10 }, 0);
+    expect(share.ask(asked("late", "a"), 0)).toMatchObject({ verdict: "waiting" });
+    expect(share.grantWaiting(0)).toMatchObject([{ id: "waits" }]);
   });
 
   it("charges what was really taken, however much was announced", () => {
@@ -428,6 +467,8 @@ describe("fair share", () => {
     const world = new World({ ...OPTIONS, slots: 1 });
     for (const id of ["running", "waiting"]) world.ask(asked(id, "gone"));
     world.ask(asked("other", "other"));
+    world.save();
+    expect(world.counters.get("gone")).toHaveLength(2);
     world.share.forget("gone");
     world.save();
     expect(world.counters.get("gone")).toEqual([]);
