@@ -273,7 +273,11 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const nowMs = Date.now();
       const rates = ratesOf(policy, request);
       const known = this.#book.hold(request.requestId);
-      if (known) return this.#granted(known, rates); // the first answer was lost on its way
+      if (known) {
+        // The first answer was lost on its way, and with it the lease that it brought.
+        const lease = this.#book.leaseOf(request.requestId);
+        return this.#granted(known, rates, lease ? grantedLease(lease) : null);
+      }
       const prices = pricesOf(this.#ports.prices, request.model);
       const reason = refusedByPlan(policy, request, rates, prices);
       if (reason) {
@@ -318,8 +322,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const lease = this.#book.lease(request.requestId, asked, wanted, Date.now());
       if (!lease) return null;
       this.#upkeep.keepPromise("expire", lease.expiresAtMs);
-      const { id, draws, tokens, microdollars } = lease;
-      return { id, draws, tokens, microdollars, price: asked.price ?? null };
+      return grantedLease(lease);
     }
 
     /** The end of a call that its isolate admitted by itself. */
@@ -458,6 +461,10 @@ interface NotFound {
 /** Whether the call that came along with a credential is one that its key may make. */
 const mayCall = ({ policy, key }: Found, { endUser, model }: Pick<ParsedAdmit, "endUser" | "model">) =>
   key.scopes.includes(endUser ? "account" : "data") && (policy.allowedModels?.includes(model) ?? true);
+
+const grantedLease = ({ id, draws, tokens, microdollars, facts }: Lease<CallFacts>): GrantedLease => ({
+  ...{ id, draws, tokens, microdollars, price: facts.prices?.price ?? null },
+});
 
 /** What callers are told; one that is being purged is to them an archived one. */
 const closed = (status: "suspended" | "archived" | "purged") => (status === "purged" ? "archived" : status);

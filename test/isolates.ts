@@ -96,7 +96,7 @@ function workerOptions(
         })),
     ],
     compatibilityDate: "2026-11-01",
-    compatibilityFlags: ["nodejs_compat"],
+    compatibilityFlags: ["nodejs_compat", "enable_request_signal"],
     bindings: { ...bindings, ...(local ? { MODEL_CATALOGUE: bindings.MODEL_CATALOGUE ?? LOCAL_CATALOGUE } : {}) },
     d1Databases: { DB: "tests", DIRECTORY: "tests-directory" },
     ...(postgres === undefined ? {} : { hyperdrives: { HYPERDRIVE: postgres } }),

@@ -16,16 +16,14 @@ export async function meter(call: ModelCall): Promise<void> {
 }
 
 async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenerator<Output> {
-  const promptEstimate = Math.ceil(promptBytes(call.request) / BYTES_PER_TOKEN);
   const cap = call.reservation.outputTokens;
   const isStream = call.request.stream;
   const counted = new Map<number, number>(); // choice → tokens
   const cut = new Set<number>();
+  const unread = promptAlone(call.request);
   const estimate = (): CallUsage => ({
-    promptTokens: promptEstimate,
-    cachedTokens: 0,
+    ...unread,
     completionTokens: [...counted.values()].reduce((sum, tokens) => sum + tokens, 0),
-    estimated: true,
   });
   for await (const delta of output) {
     call.firstTokenMs ??= Date.now() - call.startedAtMs;
@@ -61,6 +59,14 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
     yield delta;
   }
 }
+
+/** Of a model that was asked and had not answered when it was told to stop: it has read the prompt. */
+export const promptAlone = (request: ModelRequest): CallUsage => ({
+  promptTokens: Math.ceil(promptBytes(request) / BYTES_PER_TOKEN),
+  cachedTokens: 0,
+  completionTokens: 0,
+  estimated: true,
+});
 
 const choicesOf = (request: ModelRequest) => (request.kind === "completions" ? request.choices : 1);
 

@@ -3,6 +3,7 @@ import type { Outcome } from "../core/records";
 import { ApiError } from "../errors";
 import { ProviderError } from "../inference/provider";
 import { freeSlot } from "./dispatch";
+import { promptAlone } from "./meter";
 import type { ModelCall, Output } from "./model-call";
 import { OPERATOR_FAILURES, providerFailed } from "./run-provider";
 
@@ -37,6 +38,7 @@ async function* settling(call: ModelCall, output: AsyncIterable<Output>): AsyncG
   } catch (error) {
     if (error instanceof ApiError) throw error;
     outcome = call.stoppedBy === "deadline" ? "deadline" : call.stoppedBy === "client" ? "cancelled" : "provider_error";
+    if (outcome !== "provider_error" && call.firstTokenMs === null) call.usage = promptAlone(call.request);
     throw await failed(call, error, outcome);
   } finally {
     clearTimeout(deadline);

@@ -91,6 +91,9 @@ async function limitsOf(tenant: TestTenant): Promise<Limit[]> {
   });
   return ((await reply.json()) as { limits: Limit[] }).limits;
 }
+/** What the refused call might have cost, in micro-dollars, as its refusal says it. */
+const worstCaseIn = (body: Reply["body"]) =>
+  Math.round(Number(/this request at most \$(\d+\.\d+)/.exec(body.error?.message ?? "")?.[1]) * 1e6);
 const limitNamed = async (tenant: TestTenant, rule: string) =>
   (await limitsOf(tenant)).find((each) => each.rule === rule);
 async function costOf(projectId: string): Promise<number> {
@@ -131,15 +134,22 @@ describe("a spend limit", () => {
       expect(headers.get("x-should-retry")).toBe("false");
       expect(headers.get("retry-after")).toBeNull();
       expect(body.error?.message).toContain("monthly_spend");
+      const state = body.error?.limits?.find(({ rule }) => rule === "monthly_spend");
+      // Nobody is refused who could have been paid for.
+      expect((state?.settled ?? 0) + (state?.held ?? 0) + worstCaseIn(body)).toBeGreaterThan(state?.limit ?? 0);
     }
+    // The last ones were refused for what others might yet have spent: what that left is spent one by one.
+    let last: Reply;
+    do last = await chat(tenant);
+    while (last.status === 200);
     const spent = await costOf(tenant.projectId);
     const state = () => limitNamed(tenant, "monthly_spend");
     await expect
       .poll(state, { timeout: 2_000 })
       .toMatchObject({ limit: 10_000, settled: spent, held: 0, remaining: 10_000 - spent });
     expect(spent).toBeLessThanOrEqual(10_000);
-    // What is left would not have paid for one more call at its worst.
-    expect((await chat(tenant)).status).toBe(429);
+    expect(last.status).toBe(429);
+    expect(spent + worstCaseIn(last.body)).toBeGreaterThan(10_000);
     expect(refused.length + served.length).toBe(1_000);
   });
 

@@ -8,6 +8,13 @@ export interface Operation {
   readonly rowsWritten: number;
 }
 
+/** So many calls fail: before they are made, or after, so that only their answer is lost. */
+export interface Fault {
+  readonly of: string;
+  readonly where: "request" | "reply";
+  times: number;
+}
+
 /** What one kind of call costs. */
 export interface Cost {
   readonly call: string;

@@ -2,10 +2,10 @@
  * The Worker as it is in production, with a counter at everything that Cloudflare bills or that takes a round trip:
  * calls of Durable Objects, statements of D1, rows that objects read and write, calls of providers. `DELAY_MS` makes
  * each round trip so much longer, so that those that follow each other cannot hide. `/operations` tells what was
- * counted, and begins anew.
+ * counted, and begins anew; what is posted to `/faults` fails from then on.
  */
 import worker, * as platform from "../../src/index";
-import type { Operation } from "./operations";
+import type { Fault, Operation } from "./operations";
 
 interface Tracked extends Omit<Operation, "end" | "rowsRead" | "rowsWritten"> {
   end: number;
@@ -14,13 +14,24 @@ interface Tracked extends Omit<Operation, "end" | "rowsRead" | "rowsWritten"> {
 const NO_ROWS = { rowsRead: 0, rowsWritten: 0 };
 let log: Tracked[] = [];
 let clock = 0; // order, not time
+let faults: Fault[] = [];
+
+/** The next fault of an operation; each has so many times. */
+function takeFault(of: string, where: Fault["where"]): void {
+  const fault = faults.find((one) => one.of === of && one.where === where && one.times > 0);
+  if (!fault) return;
+  fault.times--;
+  throw Object.assign(new Error(`injected: ${of} is unreachable`), { retryable: true });
+}
 
 async function tracked<T>(of: string, delayMs: number, call: () => Promise<T>): Promise<T> {
   const operation: Tracked = { of, begin: clock++, end: Number.MAX_SAFE_INTEGER, rows: () => NO_ROWS };
   log.push(operation);
   try {
     if (delayMs > 0) await scheduler.wait(delayMs);
+    takeFault(of, "request");
     const result = await call();
+    takeFault(of, "reply");
     const meta = (result as { meta?: D1Meta } | null)?.meta;
     if (meta) operation.rows = () => ({ rowsRead: meta.rows_read, rowsWritten: meta.rows_written });
     return result;
@@ -131,7 +142,12 @@ globalThis.fetch = (input, init) => tracked("provider", 0, () => callProvider(in
 
 export default {
   async fetch(request, env, ctx) {
-    if (new URL(request.url).pathname !== "/operations") return worker.fetch(request, counted(env), ctx);
+    const { pathname } = new URL(request.url);
+    if (pathname === "/faults") {
+      faults = await request.json<Fault[]>();
+      return new Response(null, { status: 204 });
+    }
+    if (pathname !== "/operations") return worker.fetch(request, counted(env), ctx);
     const taken = log.map(({ rows, ...operation }) => ({ ...operation, ...rows() }));
     log = [];
     return Response.json(taken);
