@@ -54,12 +54,14 @@ interface Body {
 }
 
 interface SeenRequest {
+  /** Unix milliseconds by the mock's own clock. */
+  readonly atMs: number;
   readonly path: string;
   readonly body: Body;
   readonly headers: IncomingMessage["headers"];
 }
 
-const MAX_REMEMBERED = 1_000;
+const MAX_REMEMBERED = 20_000;
 
 /** A test double of an OpenAI-compatible provider, at the network's edge. Its counters nobody else can write. */
 export class MockUpstream {
@@ -123,7 +125,7 @@ export class MockUpstream {
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     if (request.method === "GET") return sendJson(response, { object: "list", data: this.#models() });
     const body = JSON.parse(await textOf(request)) as Body;
-    this.requests.push({ path: request.url ?? "", body, headers: request.headers });
+    this.requests.push({ atMs: Date.now(), path: request.url ?? "", body, headers: request.headers });
     if (this.requests.length > MAX_REMEMBERED) this.requests.shift();
     const script = this.#once.shift() ?? this.#ofModel.get(body.model) ?? this.#script;
     this.#count({ calls: 1, inFlight: 1 });
