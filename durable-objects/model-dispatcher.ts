@@ -1,6 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import { type Breaker, type CallOutcome, type Endpoint, EndpointPool } from "../src/core/endpoint-pool";
-import { type FairCounter, FairShare, type FairSlot } from "../src/core/fair-share";
+import { BURST, type FairCounter, FairShare, type FairSlot } from "../src/core/fair-share";
 import {
   type AcquireReply,
   AcquireRequest,
@@ -52,7 +52,7 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
     const counters = this.#sql.exec<{ tenant: string; key: string; served: number }>("select * from counter").toArray();
     const slots = this.#sql.exec<{ body: string }>("select body from slot").toArray();
     // How many slots there are, the first call says.
-    const options = { slots: 0, queueLength: QUEUE_LENGTH, slotMs: SLOT_MS };
+    const options = { slots: 0, queueLength: QUEUE_LENGTH, slotMs: SLOT_MS, burst: BURST };
     const stored = { counters: counters.map(counterOf), slots: slots.map(({ body }) => JSON.parse(body) as FairSlot) };
     this.#share = FairShare.restore(stored, options);
     const endpoints = this.#sql.exec<{ body: string }>("select body from endpoint").toArray();

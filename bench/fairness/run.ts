@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { barChart } from "./chart.ts";
-import type { Policy, Result, Scenario, Server } from "./simulate.ts";
+import type { Policy, Result, Server } from "./simulate.ts";
+import type { Scenario } from "./traces.ts";
 
 /**
  * How a scarce model is shared, in virtual time, by the scheduler that the product runs (`src/core/fair-share.ts`),

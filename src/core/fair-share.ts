@@ -9,6 +9,11 @@ import { Deadlines } from "./deadlines";
  * What is promised, as in the paper's theorem 4.4: with S slots, calls that cost at most C, and weights of at least
  * w, the counters of two who wait are never further apart than U = S × C / w; so in any interval in which both
  * always have something waiting their weighted service differs by at most 2 U.
+ *
+ * One thing differs from the paper: who was away comes back with up to `burst` of the service that it left to the
+ * others, where the paper gives nothing. People ask in bursts, and one who asks for little would else wait behind a
+ * flood with every call of a burst but the first. It is what the kernel's fair schedulers do for sleepers, and adds
+ * `burst` to U. None is gained by coming and going: a counter only rises while others wait.
  */
 export interface FairRequest {
   readonly id: string;
@@ -46,6 +51,8 @@ export interface FairOptions {
   readonly queueLength: number;
   /** A slot's time without a sign of life. */
   readonly slotMs: number;
+  /** Service that one who was away may catch up on, in weighted tokens; 0 or more. */
+  readonly burst: number;
 }
 
 export type FairVerdict =
@@ -56,6 +63,11 @@ export type FairVerdict =
 /** An output token costs twice an input token, as in the paper. */
 const INPUT_COST = 1;
 const OUTPUT_COST = 2;
+/**
+ * About ten short questions and answers of a tenant of weight 4: what one who asks now and then sends at once. A
+ * flood stands still for no longer than that takes.
+ */
+export const BURST = 2_048;
 /** A call that came to nothing had its slot all the same; were it free, a tenant could hold a slot with such for ever. */
 const LEAST_COST = 1;
 /** What a call is expected to take while nothing is known. */
@@ -92,9 +104,14 @@ class Key extends Sharer {
 }
 
 class Tenant extends Sharer {
-  readonly keys = new Sharers(() => new Key());
+  readonly keys: Sharers<Key>;
   waiting = 0;
   weight = 1;
+
+  constructor(burst: number) {
+    super();
+    this.keys = new Sharers(() => new Key(), burst);
+  }
 }
 
 /** Those who share: tenants among each other, or keys inside a tenant. */
@@ -103,9 +120,11 @@ class Sharers<S extends Sharer> {
   /** Those with something waiting, in the order in which they came. */
   readonly line = new Map<string, S>();
   readonly #make: () => S;
+  readonly #burst: number;
 
-  constructor(make: () => S) {
+  constructor(make: () => S, burst: number) {
     this.#make = make;
+    this.#burst = burst;
   }
 
   of(name: string): S {
@@ -116,10 +135,10 @@ class Sharers<S extends Sharer> {
     return made;
   }
 
-  /** An idle one returns: it gains no credit from its absence. @returns whether it was below the others */
+  /** An idle one returns: from its absence it keeps no more than the burst. @returns whether that lifted it */
   lift(name: string): boolean {
     const sharer = this.of(name);
-    const level = this.#level();
+    const level = this.#level() - this.#burst;
     if (this.line.has(name) || sharer.certain >= level) return false;
     sharer.served = level + sharer.held;
     return true;
@@ -131,9 +150,12 @@ class Sharers<S extends Sharer> {
     return found;
   }
 
-  /** Forgets those whose counters say nothing any more: they would come back no lower. @returns their names */
+  /**
+   * Forgets those whose counters say nothing any more: they would come back no lower, or nobody waits, and all begin
+   * anew. @returns their names
+   */
   forgetIdle(): string[] {
-    const level = this.#level();
+    const level = this.line.size === 0 ? Number.POSITIVE_INFINITY : this.#level() - this.#burst;
     const idle = [...this.members].filter(([name, { running }]) => running === 0 && !this.line.has(name));
     const forgotten = idle.filter(([, { served }]) => served < level).map(([name]) => name);
     for (const name of forgotten) this.members.delete(name);
@@ -155,7 +177,7 @@ class Sharers<S extends Sharer> {
 
 export class FairShare {
   #options: FairOptions;
-  readonly #tenants = new Sharers(() => new Tenant());
+  readonly #tenants: Sharers<Tenant>;
   readonly #waiting = new Map<string, Waiting>();
   readonly #running = new Map<string, Running>();
   readonly #slotDeadlines = new Deadlines();
@@ -167,6 +189,7 @@ export class FairShare {
 
   constructor(options: FairOptions) {
     this.#options = options;
+    this.#tenants = new Sharers(() => new Tenant(options.burst), options.burst);
   }
 
   /** From what {@link takeDirty} persisted. Those who waited are gone: so are their callers. */

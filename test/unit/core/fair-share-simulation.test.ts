@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { type Policy, type Scenario, type Server, simulate } from "../../../bench/fairness/simulate";
+import { type Policy, type Server, simulate } from "../../../bench/fairness/simulate";
+import type { Scenario } from "../../../bench/fairness/traces";
 import traces from "../../../bench/fairness/traces.json";
 
 const server = traces.server as Server;
