@@ -155,7 +155,7 @@ class Sharers<S extends Sharer> {
    * anew. @returns their names
    */
   forgetIdle(): string[] {
-    const level = this.line.size === 0 ? Number.POSITIVE_INFINITY : this.#level() - this.#burst;
+    const level = this.#level() - (this.line.size === 0 ? 0 : this.#burst);
     const idle = [...this.members].filter(([name, { running }]) => running === 0 && !this.line.has(name));
     const forgotten = idle.filter(([, { served }]) => served < level).map(([name]) => name);
     for (const name of forgotten) this.members.delete(name);
