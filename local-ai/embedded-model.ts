@@ -1,9 +1,12 @@
 import { DurableObject } from "cloudflare:workers";
+import { Batcher } from "./batcher";
 import { encodeChat } from "./chat-template";
+import { BLOCK_TOKENS, Decoder } from "./decoder";
 import { contextExceeded } from "./errors";
 import { eventStream, type Usage, usageOf } from "./event-stream";
 import { type Engine, embed, type Generated, generate } from "./generate";
 import type { TextGenerationInput } from "./inputs";
+import kernel from "./kernel/engine.wasm";
 import { Meter, type MeterReading, type MeterTotals } from "./meter";
 import { parseSafetensors } from "./safetensors";
 import { type Place, Slots } from "./slots";
@@ -19,6 +22,8 @@ const METER_KEY = "meter";
 /** Calls that may run at once, and that may wait for it; more are refused, as Workers AI does when it is full. */
 const MAX_RUNNING = 16;
 const MAX_WAITING = 512;
+/** Keys and values of all that may run at once, at their longest. */
+const BLOCKS = (MAX_RUNNING * CONTEXT_TOKENS) / BLOCK_TOKENS;
 
 /**
  * The engine and what requests share of it. It must be a Durable Object: requests of a plain Worker cannot wait for
@@ -85,7 +90,7 @@ export class EmbeddedModel extends DurableObject {
     this.#meter.begin(promptTokens);
     try {
       const data: number[][] = [];
-      for (const tokens of inputs) data.push(normalised(await embed(engine, tokens)));
+      for (const tokens of inputs) data.push(normalised(await embed(engine, tokens, new AbortController().signal)));
       return { shape: [texts.length, config.hidden_size], data, pooling: "mean", usage: usageOf(promptTokens, 0) };
     } finally {
       this.#meter.end();
@@ -147,7 +152,7 @@ export class EmbeddedModel extends DurableObject {
 
   #load(): Engine {
     this.#engine ??= {
-      weights: bindWeights(config, parseSafetensors(weightsFile)),
+      batcher: new Batcher(new Decoder(kernel, bindWeights(config, parseSafetensors(weightsFile)), BLOCKS)),
       tokenizer: new Tokenizer(tokenizerFile satisfies TokenizerFile),
     };
     return this.#engine;

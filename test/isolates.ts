@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
 import { generateAdminKey, hashKey } from "../scripts/keys.mjs";
 
@@ -33,6 +33,11 @@ export interface Platform {
   stop(): Promise<void>;
 }
 
+const MODULE_TYPES: Readonly<Record<string, "Data" | "Text" | "CompiledWasm">> = {
+  ".bin": "Data",
+  ".sql": "Text",
+  ".wasm": "CompiledWasm",
+};
 const ROOT = join(import.meta.dirname, "..");
 const LOCAL_SECRETS = {
   TOKEN_SECRET: "a-secret-of-the-tests-that-is-long-enough",
@@ -88,12 +93,10 @@ function workerOptions(
     modulesRoot: folder,
     modules: [
       { type: "ESModule" as const, path: join(folder, main) },
-      ...readdirSync(folder)
-        .filter((file) => file.endsWith(".bin") || file.endsWith(".sql"))
-        .map((file) => ({
-          type: file.endsWith(".bin") ? ("Data" as const) : ("Text" as const),
-          path: join(folder, file),
-        })),
+      ...readdirSync(folder).flatMap((file) => {
+        const type = MODULE_TYPES[extname(file)];
+        return type ? [{ type, path: join(folder, file) }] : [];
+      }),
     ],
     compatibilityDate: "2026-11-01",
     compatibilityFlags: ["nodejs_compat", "enable_request_signal"],

@@ -126,7 +126,7 @@ describe("the stand-in for Workers AI", () => {
     const waiting = door.run({ inputs: { ...question, max_tokens: 2 } }).finally(() => {
       isAnswered = true;
     });
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect((await door.meter()).running).toBe(16);
     expect(isAnswered).toBe(false);
     abort.abort();
     expect((await waiting).status).toBe(200);

@@ -31,8 +31,8 @@ export async function openDoor(persistTo?: string): Promise<Door> {
     bundle: true,
     format: "esm",
     assetNames: "[name]",
-    loader: { ".bin": "copy" },
-    external: ["cloudflare:workers"],
+    loader: { ".bin": "copy", ".wasm": "copy" },
+    external: ["cloudflare:workers", "node:timers"],
   });
   const miniflare = new Miniflare(convertV4MiniflareOptions(options(folder, persistTo)));
   await miniflare.ready;
@@ -61,6 +61,7 @@ const options = (folder: string, persistTo: string | undefined) =>
         modules: [
           { type: "ESModule", path: join(folder, "door-worker.js") },
           { type: "Data", path: join(folder, "model.fp16.safetensors.bin") },
+          { type: "CompiledWasm", path: join(folder, "engine.wasm") },
         ],
         compatibilityDate: "2026-11-01",
         compatibilityFlags: ["nodejs_compat"],

@@ -1,10 +1,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { Batcher } from "../../local-ai/batcher";
+import { BLOCK_TOKENS, Decoder } from "../../local-ai/decoder";
 import type { Engine } from "../../local-ai/generate";
 import { parseSafetensors } from "../../local-ai/safetensors";
 import type { Sampling } from "../../local-ai/sampler";
 import { Tokenizer, type TokenizerFile } from "../../local-ai/tokenizer";
-import { bindWeights, type Config } from "../../local-ai/transformer";
+import { bindWeights, type Config, type Weights } from "../../local-ai/transformer";
 
 const WEIGHTS = join(import.meta.dirname, "../../local-ai/weights");
 const readJson = <T>(name: string): T => JSON.parse(readFileSync(join(WEIGHTS, name), "utf8")) as T;
@@ -14,11 +16,19 @@ export const weightsFile = (): ArrayBuffer => {
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
 };
 
+/** In float32, as the oracle computes with them. */
+export const loadWeights = (): Weights => bindWeights(readJson<Config>("config.json"), parseSafetensors(weightsFile()));
+
+export const loadTokenizer = () => new Tokenizer(readJson<TokenizerFile>("tokenizer.json"));
+
+/** Types of Workers know modules only as bindings; Node compiles them. */
+const compile = (file: string): WebAssembly.Module =>
+  new (WebAssembly.Module as unknown as new (bytes: Uint8Array) => WebAssembly.Module)(readFileSync(file));
+const KERNEL = join(import.meta.dirname, "../../local-ai/kernel/engine.wasm");
+export const loadDecoder = (blocks = (16 * 512) / BLOCK_TOKENS) => new Decoder(compile(KERNEL), loadWeights(), blocks);
+
 /** The engine as the embedded model loads it, read from the files. */
-export const loadEngine = (): Engine => ({
-  weights: bindWeights(readJson<Config>("config.json"), parseSafetensors(weightsFile())),
-  tokenizer: new Tokenizer(readJson<TokenizerFile>("tokenizer.json")),
-});
+export const loadEngine = (): Engine => ({ batcher: new Batcher(loadDecoder()), tokenizer: loadTokenizer() });
 
 interface ReferenceCase {
   readonly prompt: string;

@@ -66,8 +66,8 @@ describe("generation", () => {
   });
 
   it.each([
-    ["reads its prompt", { prompt: Array.from({ length: 200 }, () => 300), maxTokens: 1 }],
-    ["writes", { maxTokens: 40 }],
+    ["reads its prompt", { prompt: Array.from({ length: 500 }, () => 300), maxTokens: 1 }],
+    ["writes", { maxTokens: 400 }],
   ])("lets others in while it %s", async (_, options) => {
     const { generated } = start(options);
     let turns = 0;
@@ -146,13 +146,18 @@ describe("event stream", () => {
     expect(ends.count).toBeGreaterThan(0);
   });
 
-  it("makes nothing ahead of its reader", async () => {
+  it("makes no more than eight pieces ahead of its reader, and goes on when they are read", async () => {
     const { stream, counter } = open({ maxTokens: 400 });
     const reader = stream.getReader();
     await reader.read();
+    await pause(30);
     const at = counter.made;
+    expect(at).toBeLessThanOrEqual(1 + 8 + 1); // the stream itself asks for one more
     await pause(30);
     expect(counter.made).toBe(at);
+    for (let pieces = 0; pieces < 8; pieces++) await reader.read();
+    await pause(30);
+    expect(counter.made).toBeGreaterThan(at);
     await reader.cancel();
   });
 
