@@ -13,6 +13,8 @@ export const noSuchModel = (model: string) => new InferenceUpstreamError(5007, `
 export const badInput = (description: string) =>
   new InferenceUpstreamError(5006, `Error: oneOf at '/' not met: ${description}`);
 export const noLora = () => new InferenceUpstreamError(5005, "Model does not support LoRAs");
+export const noSuchFineTune = (name: string) => new InferenceUpstreamError(3042, `No such finetune ${name}`);
+export const noSuchRequest = (id: string) => new InferenceUpstreamError(3042, `No such request ${id}`);
 export const outOfCapacity = () => new InferenceUpstreamError(3040, "Capacity temporarily exceeded, please try again.");
 export const contextExceeded = (tokens: number, context: number) =>
   new InferenceUpstreamError(

@@ -4,19 +4,22 @@ export interface Usage {
   readonly prompt_tokens: number;
   readonly completion_tokens: number;
   readonly total_tokens: number;
+  /** Of the prompt, what was known from an earlier one that begins alike. */
+  readonly prompt_tokens_details?: { readonly cached_tokens: number };
 }
 
-export const usageOf = (prompt: number, completion: number): Usage => ({
+export const usageOf = (prompt: number, completion: number, cached = 0): Usage => ({
   prompt_tokens: prompt,
   completion_tokens: completion,
   total_tokens: prompt + completion,
+  ...(cached > 0 ? { prompt_tokens_details: { cached_tokens: cached } } : {}),
 });
 
 const encoder = new TextEncoder();
 
 /**
  * A generation as the server-sent events of Workers AI, each as soon as its text is known. Bytes, because only byte
- * streams cross RPC. Nothing is made ahead of the reader, and cancelling stops the generation.
+ * streams cross RPC. Little is made ahead of the reader, and cancelling stops the generation.
  * @param abort stops `generated` in the middle of a step
  * @param onEnd called when the generation is over in whatever way, perhaps twice
  */
@@ -54,6 +57,10 @@ function eventOf(made: Generated, promptTokens: number): string {
   const data =
     made.type === "text"
       ? { response: made.text }
-      : { response: "", finish_reason: made.reason, usage: usageOf(promptTokens, made.completionTokens) };
+      : {
+          response: "",
+          finish_reason: made.reason,
+          usage: usageOf(promptTokens, made.completionTokens, made.cachedTokens),
+        };
   return `data: ${JSON.stringify(data)}\n\n`;
 }

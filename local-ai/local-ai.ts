@@ -1,11 +1,7 @@
 import { WorkerEntrypoint } from "cloudflare:workers";
-import type { EmbeddedModel } from "./embedded-model";
+import type { EmbeddedModel, RunOptions } from "./embedded-model";
 import { InferenceUpstreamError, noSuchModel } from "./errors";
-import { parseEmbeddings, parseTextGeneration } from "./inputs";
 import type { MeterReading } from "./meter";
-
-export const TEXT_MODEL = "@local/tiny-support-lm";
-export const EMBEDDING_MODEL = "@local/tiny-support-lm-embed";
 
 interface Env {
   readonly EMBEDDED_MODEL: DurableObjectNamespace<EmbeddedModel>;
@@ -13,13 +9,10 @@ interface Env {
 
 /** Answers `env.AI.run(model, inputs, options)` as Workers AI does, from the embedded model. */
 export class LocalAI extends WorkerEntrypoint<Env> {
-  async run(model: unknown, inputs: unknown, options?: { readonly rejectIfBusy?: boolean }): Promise<unknown> {
-    const mayWait = options?.rejectIfBusy !== true;
+  async run(model: unknown, inputs: unknown, options?: RunOptions): Promise<unknown> {
     try {
-      if (model === EMBEDDING_MODEL) return await this.#model.embed(parseEmbeddings(inputs), mayWait);
-      if (model !== TEXT_MODEL) throw noSuchModel(String(model));
-      const input = parseTextGeneration(inputs);
-      return await (input.stream ? this.#model.stream(input, mayWait) : this.#model.generate(input, mayWait));
+      if (typeof model !== "string") throw noSuchModel(String(model));
+      return await this.#model.run(model, inputs, options);
     } catch (error) {
       throw asUpstreamError(error);
     }

@@ -1,18 +1,33 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { TARGETS } from "../../local-ai/adapter";
 import { Batcher, type Task } from "../../local-ai/batcher";
 import { BLOCK_TOKENS, type Decoder } from "../../local-ai/decoder";
-import { loadDecoder } from "./engine";
+import { loadDecoder, loadWeights } from "./engine";
+import { randomAdapter } from "./random-adapter";
 
 const CONTEXT = 512;
 const decoder = loadDecoder((8 * CONTEXT) / BLOCK_TOKENS);
-/** The pool of a batcher that is told to fill the decoder's blocks with rubbish first. */
+const weights = loadWeights();
+/** Of several ranks and targets; the first is none. */
+const adapters = [
+  0,
+  ...(
+    [
+      [8, ["q_proj", "v_proj"]],
+      [3, ["o_proj", "k_proj"]],
+      [32, TARGETS],
+    ] as const
+  ).map(([rank, targets], seed) => decoder.loadAdapter(randomAdapter(weights, rank, targets, seed + 1)) ?? -1),
+];
 const freshBatcher = (of: Decoder = decoder) => new Batcher(of);
 
 interface Asked {
   readonly prompt: readonly number[];
   readonly make: number;
   readonly root: string | null;
+  /** Which of {@link adapters}; 0 is the base. */
+  readonly adapter?: number;
 }
 interface Made {
   readonly tokens: number[];
@@ -22,7 +37,7 @@ interface Made {
 }
 
 /** Greedy, with a print of every step's logits. */
-function task({ prompt, make, root }: Asked): { task: Task; made: Made } {
+function task({ prompt, make, root, adapter = 0 }: Asked): { task: Task; made: Made } {
   const made: Made = { tokens: [], prints: [], known: 0 };
   const take = (logits: Float32Array) => {
     const bits = new Int32Array(logits.buffer, logits.byteOffset, logits.length);
@@ -34,7 +49,18 @@ function task({ prompt, make, root }: Asked): { task: Task; made: Made } {
   };
   const capacity = prompt.length + make;
   const wanted = { wants: "logits" as const, wantedFrom: prompt.length - 1 };
-  return { task: { prompt, capacity, adapter: 0, root, ...wanted, take, isReady: () => true }, made };
+  return {
+    task: {
+      prompt,
+      capacity,
+      adapter: adapters[adapter] ?? -1,
+      root: root && `${root}/${adapter}`,
+      ...wanted,
+      take,
+      isReady: () => true,
+    },
+    made,
+  };
 }
 
 async function run(batcher: Batcher, asked: Asked, signal = new AbortController().signal): Promise<Made> {
@@ -49,6 +75,7 @@ const asks = fc.record({
   prompt: prompts,
   make: fc.integer({ min: 1, max: 20 }),
   root: fc.constantFrom(null, "a", "b"),
+  adapter: fc.nat(3),
 });
 /** Neighbours whose prompts begin alike. */
 const neighbours = fc
@@ -75,6 +102,14 @@ describe("sequences in one batch", () => {
       }),
       { numRuns: 15 },
     );
+  });
+
+  it("are what their adapters make of them", async () => {
+    const prompt = [9, 10, 11, 12];
+    const made = await Promise.all(
+      adapters.map((_, adapter) => run(freshBatcher(), { prompt, make: 1, root: null, adapter })),
+    );
+    expect(new Set(made.map(({ prints }) => prints[0])).size).toBe(adapters.length);
   });
 
   it("share what was computed of a prompt inside a root, whole blocks of it, and nothing between roots", async () => {

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type Door, openDoor } from "./door";
 
 const EMBEDDING_MODEL = "@local/tiny-support-lm-embed";
+const CLASSIFICATION_MODEL = "@local/tiny-support-lm-classify";
 const question = { messages: [{ role: "user", content: "How do I reset my password?" }], temperature: 0 };
 const stream = { ...question, stream: true, max_tokens: 400 };
 /** Goes on for as long as it may: buffers on the way take all of it, so a reader that stands still does not stop it. */
@@ -75,7 +76,11 @@ describe("the stand-in for Workers AI", () => {
     ["an unknown model", { model: "@cf/meta/llama", inputs: question }, /^5007: /],
     ["a model that is no string", { model: { a: 1 }, inputs: question }, /^5007: /],
     ["inputs that are no object", { inputs: null }, /^5006: /],
-    ["an adapter", { inputs: { ...question, lora: "a" } }, /^5005: /],
+    ["an adapter that there is not", { inputs: { ...question, lora: "a" } }, /^3042: /],
+    ["a stream of JSON", { inputs: { ...stream, response_format: { type: "json_object" } } }, /^5006: /],
+    ["a batch that there is not", { inputs: { request_id: "a" } }, /^3042: /],
+    ["a batch without requests", { inputs: question, options: { queueRequest: true } }, /^5006: /],
+    ["one label alone", { model: CLASSIFICATION_MODEL, inputs: { text: "hi", labels: ["a"] } }, /^5006: /],
     ["a prompt beyond the context", { inputs: { prompt: "hello ".repeat(600) } }, /^5021: .+ limit \(512\)\.$/],
     ["a text beyond the context", { model: EMBEDDING_MODEL, inputs: { text: "hello ".repeat(600) } }, /^5021: /],
     ["a megabyte without a space", { inputs: { prompt: "a".repeat(1_000_000) } }, /^5021: /],
@@ -86,6 +91,37 @@ describe("the stand-in for Workers AI", () => {
       name: "InferenceUpstreamError",
       message: expect.stringMatching(message),
     });
+  });
+
+  it("classifies by how likely each label is, whatever their order", async () => {
+    const labels = ["ACCOUNT", "REFUND", "DELIVERY", "NEWSLETTER"];
+    const ask = async (of: readonly string[]) =>
+      (await (
+        await door.run({ model: CLASSIFICATION_MODEL, inputs: { text: "I want my money back", labels: of } })
+      ).json()) as { label: string; score: number }[];
+    const judged = await ask(labels);
+    expect(judged[0]?.label).toBe("REFUND");
+    expect(judged.map(({ label }) => label).sort()).toEqual(labels.toSorted());
+    expect(judged.reduce((sum, { score }) => sum + score, 0)).toBeCloseTo(1, 9);
+    expect(judged.map(({ score }) => score)).toEqual(judged.map(({ score }) => score).sort((a, b) => b - a));
+    expect(await ask(labels.toReversed())).toEqual(judged);
+  });
+
+  it("shares what was computed of a prompt's beginning with the same affinity, and tells how much", async () => {
+    const text = "I ordered a lamp two weeks ago and it has still not arrived, what can I do about that now?";
+    const inputs = { messages: [{ role: "user", content: text }], temperature: 0, max_tokens: 5 };
+    const ask = async (affinity: string) => {
+      const options = { extraHeaders: { "x-session-affinity": affinity } };
+      const reply = (await (await door.run({ inputs, options })).json()) as {
+        response: string;
+        usage: { prompt_tokens_details?: { cached_tokens: number } };
+      };
+      return [reply.response, reply.usage.prompt_tokens_details?.cached_tokens ?? 0];
+    };
+    const [response, cached] = await ask("acme");
+    expect(cached).toBe(0);
+    expect(await ask("acme")).toEqual([response, 32]);
+    expect(await ask("globex")).toEqual([response, 0]);
   });
 
   it("cuts max_tokens to what the context has left", async () => {
@@ -132,6 +168,59 @@ describe("the stand-in for Workers AI", () => {
     expect((await waiting).status).toBe(200);
     await running(0);
   }, 20_000);
+});
+
+describe("a batch", () => {
+  const poll = async (by: Door, id: string, model?: string) =>
+    (await (await by.run({ ...(model ? { model } : {}), inputs: { request_id: id } })).json()) as {
+      status?: string;
+      responses?: { id: number; success: boolean; external_reference?: string; result?: object; error?: string }[];
+      usage?: { total_tokens: number };
+    };
+  const queue = async (by: Door, requests: readonly object[], model?: string) =>
+    (await (
+      await by.run({ ...(model ? { model } : {}), inputs: { requests }, options: { queueRequest: true } })
+    ).json()) as { status: string; model: string; request_id: string };
+
+  it("is queued, worked off, and fetched by its id, each request with its reference or its error", async () => {
+    const requests = [
+      { ...question, max_tokens: 5, external_reference: "first" },
+      { prompt: "", external_reference: "wrong" },
+      { prompt: "hello", max_tokens: 3 },
+    ];
+    const queued = await queue(door, requests);
+    expect(queued).toEqual({ status: "queued", model: "@local/tiny-support-lm", request_id: expect.any(String) });
+    await vi.waitFor(async () => expect((await poll(door, queued.request_id)).responses).toBeDefined(), 5_000);
+    const { responses, usage } = await poll(door, queued.request_id);
+    expect(responses).toEqual([
+      {
+        id: 0,
+        success: true,
+        external_reference: "first",
+        result: expect.objectContaining({ finish_reason: "length" }),
+      },
+      { id: 1, success: false, external_reference: "wrong", error: expect.stringMatching(/^5006: /) },
+      { id: 2, success: true, result: expect.objectContaining({ usage: expect.anything() }) },
+    ]);
+    expect(usage?.total_tokens).toBeGreaterThan(20);
+  });
+
+  it("is worked off after a restart", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tenantry-batch-"));
+    const first = await openDoor(folder);
+    const requests = Array.from({ length: 100 }, (_, seed) => ({
+      prompt: "hello",
+      temperature: 5,
+      seed,
+      max_tokens: 60,
+    }));
+    const { request_id: id } = await queue(first, requests);
+    await first.stop();
+    const second = await openDoor(folder);
+    await vi.waitFor(async () => expect((await poll(second, id)).responses).toHaveLength(100), 10_000);
+    await second.stop();
+    rmSync(folder, { recursive: true });
+  }, 30_000);
 });
 
 describe("its meter", () => {

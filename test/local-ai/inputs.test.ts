@@ -39,7 +39,9 @@ describe("inputs", () => {
     ["an infinite penalty", { prompt: "a", presence_penalty: Number.POSITIVE_INFINITY }],
     ["too many stop strings", { prompt: "a", stop: Array.from({ length: 17 }, () => "x") }],
     ["tools", { prompt: "a", tools: [] }],
-    ["a response format", { prompt: "a", response_format: { type: "json_object" } }],
+    ["a response format that there is not", { prompt: "a", response_format: { type: "xml" } }],
+    ["a schema that is none", { prompt: "a", response_format: { type: "json_schema", json_schema: 5 } }],
+    ["an adapter without a name", { prompt: "a", lora: "" }],
   ])("are refused as bad input: %s", (_, inputs) => {
     expect(errorOf(parseTextGeneration, inputs)).toMatchObject({
       name: "InferenceUpstreamError",
@@ -52,8 +54,14 @@ describe("inputs", () => {
     expect(errorOf(parseTextGeneration, { messages }).message.length).toBeLessThan(300);
   });
 
-  it("are refused with a code of their own when they ask for an adapter", () => {
-    expect(errorOf(parseTextGeneration, { prompt: "a", lora: "b" }).message).toMatch(/^5005: /);
+  it("take a schema as it is, and in OpenAI's envelope of name and schema", () => {
+    const schema = { type: "object", properties: { name: { type: "string" } } };
+    for (const json_schema of [schema, { name: "person", schema }])
+      expect(parseTextGeneration({ prompt: "a", response_format: { type: "json_schema", json_schema } }).json).toEqual({
+        type: "json_schema",
+        json_schema: schema,
+      });
+    expect(parseTextGeneration({ prompt: "a", response_format: { type: "text" } }).json).toBeUndefined();
   });
 
   it.each([[{}], [{ text: 5 }], [{ text: [] }], [{ text: [""] }], [{ text: Array.from({ length: 101 }, () => "a") }]])(

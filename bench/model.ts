@@ -1,0 +1,42 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { build } from "esbuild";
+
+/**
+ * What the embedded model's engine is worth: beside the plain TypeScript float32 forward pass of the same weights,
+ * with adapters and without, batched and one after another, in one run. Writes bench/results/model.json.
+ */
+const folder = mkdtempSync(join(tmpdir(), "tenantry-model-"));
+const outfile = join(folder, "model.mjs");
+await build({
+  entryPoints: [join(import.meta.dirname, "model-runs.ts")],
+  outfile,
+  bundle: true,
+  format: "esm",
+  platform: "node",
+  logLevel: "error",
+});
+const runs = (await import(pathToFileURL(outfile).href)) as typeof import("./model-runs.ts");
+rmSync(folder, { recursive: true });
+
+const local = join(import.meta.dirname, "..", "local-ai");
+const read = (name: string) => readFileSync(join(local, name));
+const files = {
+  kernel: read("kernel/engine.wasm"),
+  weights: read("weights/model.fp16.safetensors.bin"),
+  config: JSON.parse(read("weights/config.json").toString()),
+};
+const rows = await runs.measureAll(files, (line) => process.stderr.write(`${line}\n`));
+
+console.log("| what | measured | against | ratio | wanted |\n|---|---|---|---|---|");
+for (const { what, measured, against, ratio, wanted } of rows)
+  console.log(`| ${what} | ${measured} | ${against} | ${ratio.toFixed(2)} | ${wanted.says} |`);
+const out = join(import.meta.dirname, "results");
+mkdirSync(out, { recursive: true });
+const machine = { cores: cpus().length, processor: cpus()[0]?.model ?? "", node: process.version };
+writeFileSync(join(out, "model.json"), `${JSON.stringify({ name: "model", machine, rows }, null, 1)}\n`);
+const missed = rows.filter(({ ratio, wanted }) => ratio < (wanted.least ?? 0) || ratio > (wanted.most ?? Infinity));
+for (const { what, ratio, wanted } of missed) console.error(`${what}: ${ratio.toFixed(2)}, wanted ${wanted.says}`);
+process.exitCode = missed.length > 0 ? 1 : 0;
