@@ -64,6 +64,8 @@ export interface ChatCall {
   readonly maxOutputTokens: number;
   readonly choices: number;
   readonly stream: boolean;
+  /** Calls with the same one may share what was computed of their prompts' common beginning. */
+  readonly affinity?: string;
   readonly temperature?: number;
   readonly topP?: number;
   readonly topK?: number;

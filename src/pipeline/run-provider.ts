@@ -1,5 +1,6 @@
 import { ApiError } from "../errors";
 import { type ChatCall, type EmbeddingResult, ProviderError, type ProviderFailure } from "../inference/provider";
+import { promptAffinity } from "./affinity";
 import { failOver } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
 
@@ -12,7 +13,8 @@ export async function runProvider(call: ModelCall): Promise<void> {
     call.output = withFailover(call, () => embeddings(async () => embed()));
   } else if (request.kind === "completions" && model.task === "chat") {
     const { kind: _, serviceTier: __, ...asked } = request;
-    const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens };
+    const affinity = await promptAffinity(call.caller.context, model.name, asked.messages);
+    const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens, affinity };
     const ask = () => ports.providerOf(model, call.endpoint?.url).chat(chat, call.signal);
     call.output = withFailover(call, () => fromProvider(async () => ask()));
   } else {

@@ -60,7 +60,9 @@ async function chatRun(
   choice: number,
   running: Running,
 ): Promise<AsyncGenerator<ChatDelta>> {
-  const answered = ai.run(call.model.providerModel, workersAiInputs(call, choice));
+  // Workers AI, "Prompt caching": the header leads calls that begin alike to where the beginning is known.
+  const options = call.affinity === undefined ? [] : [{ extraHeaders: { "x-session-affinity": call.affinity } }];
+  const answered = ai.run(call.model.providerModel, workersAiInputs(call, choice), ...options);
   void discardLate(answered, running.signal);
   const reply = await running.wait(answered);
   const reader = new ReplyReader({ choices: 1, maxOutputTokens: call.maxOutputTokens }, RULES);

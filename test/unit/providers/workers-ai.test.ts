@@ -35,6 +35,21 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
+describe("a call", () => {
+  it("tells Workers AI by a header which calls begin alike, and nothing where nobody said", async () => {
+    const options: (object | undefined)[] = [];
+    const ai: AiBinding = {
+      run: async (_, __, given) => {
+        options.push(given);
+        return CLASSIC.whole;
+      },
+    };
+    for (const affinity of [{ affinity: "0a1b" }, {}])
+      await collected(await workersAi(ai).chat(chatCall(model, { stream: false, ...affinity }), never));
+    expect(options).toEqual([{ extraHeaders: { "x-session-affinity": "0a1b" } }, undefined]);
+  });
+});
+
 describe("a classic whole reply", () => {
   it("becomes text, an end and the usage, in this order", async () => {
     expect(await chatted(CLASSIC.whole)).toEqual([

@@ -1,0 +1,19 @@
+import { Buffer } from "node:buffer";
+import type { ChatMessage } from "../inference/provider";
+import type { TenantContext } from "../tenancy/context";
+
+/**
+ * Whose prompts a provider may treat as beginning alike: those of one tenant, to one model, with the same first
+ * message. Made here and never taken from a caller, so nobody can find out by timing what another tenant asks; and
+ * finer than the tenant, so that a large one is not sent to a single instance.
+ * @returns 32 hexadecimal digits
+ */
+export async function promptAffinity(
+  { tenantId }: TenantContext,
+  model: string,
+  messages: readonly ChatMessage[],
+): Promise<string> {
+  const text = JSON.stringify([tenantId, model, messages[0]?.role, messages[0]?.content]);
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return Buffer.from(digest).toString("hex").slice(0, 32);
+}
