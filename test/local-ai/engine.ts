@@ -38,11 +38,11 @@ interface ReferenceCase {
   readonly mean_last_hidden_first8: readonly number[];
 }
 
-/** What Hugging Face's transformers computed from the same weights, without an adapter. */
-export const referenceCases = (): ReferenceCase[] => {
+/** What Hugging Face's transformers and PEFT computed from the same weights, with an adapter or without. */
+export const referenceCases = (of: string | null = null): ReferenceCase[] => {
   const text = readFileSync(join(import.meta.dirname, "reference.json"), "utf8");
   const entries = JSON.parse(text) as { readonly adapter: string | null; readonly cases: ReferenceCase[] }[];
-  return entries.filter(({ adapter }) => adapter === null).flatMap((entry) => entry.cases);
+  return entries.filter(({ adapter }) => adapter === of).flatMap((entry) => entry.cases);
 };
 
 /** What Hugging Face's tokenizers made of the same file, its special tokens taken out: text is text. */
