@@ -1,5 +1,4 @@
 import { DurableObject } from "cloudflare:workers";
-import type { LoraAdapter } from "./adapter";
 import { AdapterCache, type Lease } from "./adapter-cache";
 import { BatchQueue, type BatchStatus, type PendingRequest } from "./batch-queue";
 import { Batcher } from "./batcher";
@@ -15,6 +14,7 @@ import {
   outOfCapacity,
 } from "./errors";
 import { eventStream, type Usage, usageOf } from "./event-stream";
+import { FineTunes } from "./fine-tunes";
 import { BASE, type Engine, embed, type Generated, generate, type Variant } from "./generate";
 import {
   parseBatch,
@@ -73,10 +73,12 @@ export class EmbeddedModel extends DurableObject {
   // Not awaited: the output gate holds a reply back until its totals are on disk.
   readonly #meter = new Meter((totals) => void this.ctx.storage.put(METER_KEY, totals));
   readonly #batches: BatchQueue;
+  readonly #fineTunes: FineTunes;
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#batches = new BatchQueue(ctx.storage.sql);
+    this.#fineTunes = new FineTunes(ctx.storage.sql, config);
     void ctx.blockConcurrencyWhile(async () => {
       const totals = await ctx.storage.get<MeterTotals>(METER_KEY);
       if (totals) this.#meter.restore(totals);
@@ -98,6 +100,11 @@ export class EmbeddedModel extends DurableObject {
       if (input.stream) return this.#stream(input, options);
     }
     return this.#whole(model, inputs, options);
+  }
+
+  /** Cloudflare's REST operations on fine-tunes. */
+  override fetch(request: Request): Promise<Response> {
+    return this.#fineTunes.handle(request);
   }
 
   /** What the model has really computed. */
@@ -261,15 +268,11 @@ export class EmbeddedModel extends DurableObject {
 
   async #adapter(lora: string | undefined): Promise<Lease | undefined> {
     if (lora === undefined) return undefined;
-    const found = await this.#findAdapter(lora);
+    const found = this.#fineTunes.find(lora);
     if (!found) throw noSuchFineTune(lora);
     const lease = await this.#load().adapters.take(found.id, found.load);
     if (!lease) throw outOfCapacity();
     return lease;
-  }
-
-  async #findAdapter(_: string): Promise<{ id: string; load: () => Promise<LoraAdapter> } | undefined> {
-    return undefined;
   }
 
   #queue(model: string, inputs: unknown): BatchStatus {

@@ -18,6 +18,11 @@ export class LocalAI extends WorkerEntrypoint<Env> {
     }
   }
 
+  /** Cloudflare's REST API of fine-tunes, as `api.cloudflare.com` answers it. */
+  override fetch(request: Request): Promise<Response> {
+    return this.#model.fetch(request);
+  }
+
   /** What the model has really computed: calls, tokens, generations under way. */
   meter(): Promise<MeterReading> {
     return this.#model.meter();

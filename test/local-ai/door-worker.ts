@@ -7,6 +7,7 @@ interface Env {
   readonly AI: {
     run(model: unknown, inputs: unknown, options?: object): Promise<unknown>;
     meter(): Promise<MeterReading>;
+    fetch(request: Request): Promise<Response>;
   };
 }
 
@@ -14,6 +15,7 @@ interface Env {
 export default {
   async fetch(request, env) {
     const { pathname } = new URL(request.url);
+    if (pathname.startsWith("/client/v4/")) return env.AI.fetch(request);
     if (pathname === "/meter") return Response.json(await env.AI.meter());
     const { model, inputs, options } = (await request.json()) as { model: unknown; inputs: unknown; options?: object };
     try {

@@ -19,6 +19,8 @@ export interface Door {
   /** Asks for a stream and lets it lie. */
   drop(call: Call): Promise<void>;
   meter(): Promise<MeterReading>;
+  /** What the binding answers in place of `api.cloudflare.com`. */
+  api(request: Request): Promise<Response>;
   stop(): Promise<void>;
 }
 
@@ -42,6 +44,11 @@ export async function openDoor(persistTo?: string): Promise<Door> {
   return {
     run: (call) => post("/run", call),
     drop: async (call) => void (await (await post("/drop", call)).text()),
+    api: async (request) => {
+      const { method, headers } = request;
+      const body = method === "GET" ? null : await request.arrayBuffer();
+      return fetch(origin + new URL(request.url).pathname, { method, headers, body });
+    },
     meter: async () => (await (await fetch(`${origin}/meter`)).json()) as MeterReading,
     stop: async () => {
       await miniflare.dispose();
