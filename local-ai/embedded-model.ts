@@ -6,8 +6,10 @@ import { encodeChat } from "./chat-template";
 import { classificationPrompt, classify, type Label } from "./classify";
 import { BLOCK_TOKENS, Decoder } from "./decoder";
 import {
+  badInput,
   contextExceeded,
   InferenceUpstreamError,
+  jsonNotMet,
   noSuchFineTune,
   noSuchModel,
   noSuchRequest,
@@ -15,8 +17,9 @@ import {
 } from "./errors";
 import { eventStream, type Usage, usageOf } from "./event-stream";
 import { FineTunes } from "./fine-tunes";
-import { BASE, type Engine, embed, type Generated, generate, type Variant } from "./generate";
+import { BASE, type Constraint, type Engine, embed, type Generated, generate, type Variant } from "./generate";
 import {
+  type JsonFormat,
   parseBatch,
   parseClassification,
   parseEmbeddings,
@@ -24,6 +27,8 @@ import {
   polledId,
   type TextGenerationInput,
 } from "./inputs";
+import { JsonConstraint, type TokenTrie, tokenTrie } from "./json-constraint";
+import { anyObject, compileSchema, SchemaError } from "./json-grammar";
 import kernel from "./kernel/engine.wasm";
 import { Meter, type MeterReading, type MeterTotals } from "./meter";
 import { CLASSIFICATION_MODEL, EMBEDDING_MODEL, TEXT_MODEL } from "./models";
@@ -60,6 +65,7 @@ type Reply =
 
 interface Loaded extends Engine {
   readonly adapters: AdapterCache;
+  readonly trie: TokenTrie;
 }
 
 /**
@@ -131,8 +137,11 @@ export class EmbeddedModel extends DurableObject {
     const prompt = this.#prompt(input);
     let reply = { finish_reason: "stop", usage: usageOf(prompt.length, 0) };
     let response = "";
+    const constraint =
+      input.json && this.#constraint(input.json, Math.min(input.max_tokens, CONTEXT_TOKENS - prompt.length));
     await this.#inPlace(options, input.lora, async (place, variant) => {
-      for await (const made of this.#run(input, prompt, place, variant, new AbortController().signal)) {
+      const { signal } = new AbortController();
+      for await (const made of this.#run(input, prompt, place, variant, signal, constraint)) {
         if (made.type === "text") response += made.text;
         else {
           const usage = usageOf(prompt.length, made.completionTokens, made.cachedTokens);
@@ -222,6 +231,7 @@ export class EmbeddedModel extends DurableObject {
     place: Place,
     variant: Variant,
     signal: AbortSignal,
+    constraint?: Constraint,
   ): AsyncGenerator<Generated> {
     await place.turn;
     if (signal.aborted) return;
@@ -241,6 +251,7 @@ export class EmbeddedModel extends DurableObject {
         },
         stop: input.stop,
         ...variant,
+        ...(constraint ? { constraint } : {}),
         signal,
         onToken: () => this.#meter.countToken(),
       });
@@ -298,6 +309,18 @@ export class EmbeddedModel extends DurableObject {
     }
   }
 
+  #constraint(json: JsonFormat, maxTokens: number): Constraint {
+    const { tokenizer, trie } = this.#load();
+    try {
+      const grammar = json.type === "json_object" ? anyObject() : compileSchema(json.json_schema);
+      return new JsonConstraint(grammar, tokenizer, trie, maxTokens);
+    } catch (error) {
+      if (error instanceof SchemaError) throw badInput(`'/response_format/json_schema' ${error.message}`);
+      if (error instanceof RangeError) throw jsonNotMet(error.message);
+      throw error;
+    }
+  }
+
   /** Token ids of the prompt, with room for at least one token more. */
   #prompt({ messages, prompt, raw, max_tokens }: TextGenerationInput): number[] {
     const { tokenizer } = this.#load();
@@ -318,7 +341,12 @@ export class EmbeddedModel extends DurableObject {
     if (this.#engine) return this.#engine;
     const decoder = new Decoder(kernel, bindWeights(config, parseSafetensors(weightsFile)), BLOCKS);
     const tokenizer = new Tokenizer(tokenizerFile satisfies TokenizerFile);
-    this.#engine = { batcher: new Batcher(decoder), tokenizer, adapters: new AdapterCache(decoder) };
+    this.#engine = {
+      batcher: new Batcher(decoder),
+      tokenizer,
+      adapters: new AdapterCache(decoder),
+      trie: tokenTrie(tokenizer),
+    };
     return this.#engine;
   }
 }

@@ -21,3 +21,4 @@ export const contextExceeded = (tokens: number, context: number) =>
     5021,
     `The estimated number of input and maximum output tokens (${tokens}) exceeded this model context window limit (${context}).`,
   );
+export const jsonNotMet = (why: string) => new InferenceUpstreamError(5024, `JSON Mode couldn't be met: ${why}`);

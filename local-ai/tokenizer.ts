@@ -86,6 +86,11 @@ export class Tokenizer {
     return ids;
   }
 
+  /** All tokens that stand for text, with their bytes. */
+  textTokens(): (readonly [id: number, bytes: Uint8Array])[] {
+    return this.#bytesOfToken.flatMap((bytes, id) => (bytes.length > 0 ? [[id, bytes] as const] : []));
+  }
+
   /**
    * Applies the merges by rank until none is left. All places of the lowest rank are joined in one pass, from the
    * left: each token is made by one merge only, so what a pass makes can only take part in merges of higher rank.

@@ -12,14 +12,21 @@ import { type Arrival, arrivalsOf, type Scenario } from "./traces.ts";
  * Writes bench/results/fairness-live.json.
  */
 const MODEL = "tiny-support-lm";
-/** The model computes in one thread: two calls at once would each take twice as long, and nobody gain. */
+/** The model computes in one thread: of two calls at once each takes nearly twice as long. */
 const SLOTS = 1;
-const OUTPUT_TOKENS = 32;
+/**
+ * Long prompts and short replies: reading is the model's work alone, while each token that is written costs the
+ * platform as much as the model, and the model has to be what is scarce.
+ */
+const OUTPUT_TOKENS = 8;
 /** Nobody waits longer than 30 s here, so an overload of 1.5 times has to end before that. */
 const ON_OFF = { seconds: 48, onSeconds: 8, offSeconds: 8 };
 const OVERLOAD_SECONDS = 16;
 const CALIBRATION_SECONDS = 5;
-const PROMPT = "My order has not arrived yet. What should I do now?";
+/** About 400 tokens, and no two begin alike, so that nothing of them is known before. */
+const promptOf = (number: number) =>
+  `${number}: ${"My order has not arrived yet, and nobody answers my letters. What should I do now? ".repeat(17)}`;
+let prompts = 0;
 
 interface Call {
   readonly tenant: string;
@@ -38,7 +45,7 @@ async function call({ url }: Platform, key: string, startMs: number, tenant: str
     headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
     body: JSON.stringify({
       ...{ model: MODEL, stream: true, max_completion_tokens: OUTPUT_TOKENS, seed: 1 },
-      messages: [{ role: "user", content: PROMPT }],
+      messages: [{ role: "user", content: promptOf(prompts++) }],
     }),
   });
   let [firstTokenMs, tokens]: [number | null, number] = [null, 0];
@@ -107,6 +114,7 @@ const platform = await startPlatform({ bundle: "local", vars: { MODEL_CATALOGUE:
 const [first, second] = [await createTenant(platform, MODEL), await createTenant(platform, MODEL)];
 const keysOf = (of: Readonly<Record<string, BenchTenant>>) => (arrival: Arrival) => of[arrival.tenant]?.key ?? "";
 await call(platform, first.key, performance.now(), "warm");
+await calibrate(first.key); // warm
 const capacity = await calibrate(first.key);
 process.stderr.write(`capacity: ${capacity.toFixed(1)} calls/s\n`);
 

@@ -124,6 +124,35 @@ describe("the stand-in for Workers AI", () => {
     expect(await ask("globex")).toEqual([response, 0]);
   });
 
+  it("answers in JSON that satisfies a schema, as an object, however few tokens there are", async () => {
+    const json_schema = {
+      type: "object",
+      properties: { intent: { enum: ["get_refund", "cancel_order"] }, urgent: { type: "boolean" } },
+      required: ["intent", "urgent"],
+      additionalProperties: false,
+    };
+    const messages = [
+      { role: "system", content: "Extract the intent and the entities. Reply in JSON." },
+      { role: "user", content: "I want my money back" },
+    ];
+    const ask = async (more: object) =>
+      (await (
+        await door.run({ inputs: { messages, response_format: { type: "json_schema", json_schema }, ...more } })
+      ).json()) as { response?: unknown; message?: string };
+    expect((await ask({ temperature: 0 })).response).toEqual({ intent: "get_refund", urgent: expect.any(Boolean) });
+    for (let seed = 0; seed < 5; seed++)
+      expect((await ask({ temperature: 5, seed, max_tokens: 50 })).response).toEqual({
+        intent: expect.stringMatching(/^(get_refund|cancel_order)$/),
+        urgent: expect.any(Boolean),
+      });
+    expect((await ask({ max_tokens: 10 })).message).toMatch(/^5024: JSON Mode couldn't be met/);
+    expect((await ask({ response_format: { type: "json_schema", json_schema: { pattern: "a" } } })).message).toMatch(
+      /^5006: .*'pattern'/,
+    );
+    const free = await ask({ response_format: { type: "json_object" }, temperature: 5, seed: 1 });
+    expect(typeof free.response).toBe("object");
+  });
+
   it("cuts max_tokens to what the context has left", async () => {
     const inputs = { prompt: " the".repeat(500), raw: true, max_tokens: 400, temperature: 5, seed: 1 };
     expect(await (await door.run({ inputs })).json()).toMatchObject({
