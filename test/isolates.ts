@@ -129,7 +129,7 @@ const LOCAL_CATALOGUE = {
       context_tokens: 512,
       default_max_output_tokens: 128,
       max_in_flight: 16,
-      capabilities: ["seed", "stop", "top_k", "penalties"],
+      capabilities: ["json_object", "json_schema", "seed", "stop", "top_k", "penalties"],
       regions: ["global", "eu", "us"],
     },
     {

@@ -23,9 +23,9 @@ const OUTPUT_TOKENS = 8;
 const ON_OFF = { seconds: 48, onSeconds: 8, offSeconds: 8 };
 const OVERLOAD_SECONDS = 16;
 const CALIBRATION_SECONDS = 5;
-/** About 400 tokens, and no two begin alike, so that nothing of them is known before. */
+/** About 440 tokens, and no two begin alike, so that nothing of them is known before. */
 const promptOf = (number: number) =>
-  `${number}: ${"My order has not arrived yet, and nobody answers my letters. What should I do now? ".repeat(17)}`;
+  `${number}: ${"My order has not arrived yet, and nobody answers my letters. What should I do now? ".repeat(14)}`;
 let prompts = 0;
 
 interface Call {
@@ -77,7 +77,8 @@ async function calibrate(key: string): Promise<number> {
   let done = 0;
   const caller = async () => {
     while (performance.now() - startMs < CALIBRATION_SECONDS * 1000) {
-      await call(platform, key, startMs, "calibration");
+      const { status } = await call(platform, key, startMs, "calibration");
+      if (status !== 200) throw new Error(`the calibration was answered with ${status}`);
       done++;
     }
   };

@@ -1,0 +1,51 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Platform, startPlatform } from "../isolates";
+import { Operator, type TestTenant } from "../operator";
+
+let platform: Platform;
+let tenant: TestTenant;
+beforeAll(async () => {
+  platform = await startPlatform({ bundle: "local" });
+  tenant = await new Operator(platform.url, platform.adminKey).createTenant();
+});
+afterAll(() => platform.stop());
+
+const schema = {
+  type: "object",
+  properties: { intent: { enum: ["get_refund", "cancel_order", "track_order"] }, urgent: { type: "boolean" } },
+  required: ["intent", "urgent"],
+  additionalProperties: false,
+};
+const ask = (stream: boolean) => ({
+  model: "gpt-4o-mini",
+  messages: [
+    { role: "system" as const, content: "Extract the intent and the entities. Reply in JSON." },
+    { role: "user" as const, content: "I want my money back" },
+  ],
+  response_format: { type: "json_schema" as const, json_schema: { name: "intent", schema, strict: true } },
+  stream,
+});
+
+describe("response_format with a schema", () => {
+  it("is kept by the embedded model, whole and streamed", async () => {
+    const whole = await tenant.client.chat.completions.create({ ...ask(false), stream: false });
+    expect(JSON.parse(whole.choices[0]?.message.content ?? "")).toEqual({
+      intent: "get_refund",
+      urgent: expect.any(Boolean),
+    });
+    let text = "";
+    for await (const chunk of await tenant.client.chat.completions.create({ ...ask(true), stream: true }))
+      text += chunk.choices[0]?.delta.content ?? "";
+    expect(JSON.parse(text)).toHaveProperty("intent");
+  });
+
+  it("that cannot be promised is refused as bad input", async () => {
+    const bad = { name: "a", schema: { type: "string", pattern: "^a" } };
+    const asked = tenant.client.chat.completions.create({
+      ...ask(false),
+      stream: false,
+      response_format: { type: "json_schema", json_schema: bad },
+    });
+    await expect(asked).rejects.toMatchObject({ status: 400, code: "model_refused_input" });
+  });
+});
