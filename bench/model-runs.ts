@@ -1,9 +1,10 @@
 import type { LoraAdapter } from "../local-ai/adapter";
 import { AdapterCache } from "../local-ai/adapter-cache";
+import { bindWeights, type Config, type Weights } from "../local-ai/base-weights";
 import { Batcher, type Task } from "../local-ai/batcher";
 import { BLOCK_TOKENS, Decoder, MAX_ROWS } from "../local-ai/decoder";
 import { parseSafetensors } from "../local-ai/safetensors";
-import { bindWeights, type Config, computeLogits, forward, Sequence, type Weights } from "../local-ai/transformer";
+import { computeLogits, forward, Sequence } from "../test/local-ai/oracle";
 import { randomAdapter } from "../test/local-ai/random-adapter";
 
 export interface Row {

@@ -1,6 +1,6 @@
 import { type LoraAdapter, MAX_RANK, TARGETS } from "./adapter";
+import type { Config, Weights } from "./base-weights";
 import { Arena, LinearMemory } from "./linear-memory";
-import type { Config, Weights } from "./transformer";
 
 /** Tokens whose keys and values lie together; the kernel counts with it too. */
 export const BLOCK_TOKENS = 16;

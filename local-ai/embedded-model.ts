@@ -1,5 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import { AdapterCache, type Lease } from "./adapter-cache";
+import { bindWeights } from "./base-weights";
 import { BatchQueue, type BatchStatus, type PendingRequest } from "./batch-queue";
 import { Batcher } from "./batcher";
 import { encodeChat } from "./chat-template";
@@ -35,7 +36,6 @@ import { CLASSIFICATION_MODEL, EMBEDDING_MODEL, TEXT_MODEL } from "./models";
 import { parseSafetensors } from "./safetensors";
 import { type Place, Slots } from "./slots";
 import { Tokenizer, type TokenizerFile } from "./tokenizer";
-import { bindWeights } from "./transformer";
 import config from "./weights/config.json";
 import weightsFile from "./weights/model.fp16.safetensors.bin";
 import tokenizerFile from "./weights/tokenizer.json";

@@ -1,8 +1,8 @@
 import { z } from "zod";
 import type { LoraAdapter } from "./adapter";
+import type { Config } from "./base-weights";
 import { CLASSIFICATION_MODEL, TEXT_MODEL } from "./models";
 import { AdapterError, parsePeft } from "./peft";
-import type { Config } from "./transformer";
 
 /** As Workers AI: files have exact names, cannot be changed, and an account has so many fine-tunes. */
 const FILES = ["adapter_config.json", "adapter_model.safetensors"] as const;

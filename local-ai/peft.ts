@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type LoraAdapter, type LoraPair, MAX_RANK, TARGETS, type Target } from "./adapter";
+import type { Config } from "./base-weights";
 import { parseSafetensors, serialiseSafetensors, type Tensor } from "./safetensors";
-import type { Config } from "./transformer";
 
 /** What is wrong with an adapter's files, in a sentence for whoever uploaded them. */
 export class AdapterError extends Error {

@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import postgres from "postgres";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { freePort } from "../free-port";
 import { MockUpstream } from "../mock-upstream";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -20,15 +20,6 @@ interface Announced {
   readonly curl: string;
   /** Only with Postgres. */
   readonly database?: string;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
 }
 
 /** Runs `npm start` in a group of its own and reads what it prints. */

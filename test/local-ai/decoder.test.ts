@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { BLOCK_TOKENS, type Decoder, MAX_ROWS, type Row } from "../../local-ai/decoder";
-import { computeLogits, forward, Sequence } from "../../local-ai/transformer";
 import { loadDecoder, loadWeights, referenceCases } from "./engine";
+import { computeLogits, forward, Sequence } from "./oracle";
 
 const ROOT = join(import.meta.dirname, "../..");
 const weights = loadWeights();

@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { bindWeights, type Config, type Weights } from "../../local-ai/base-weights";
 import { Batcher } from "../../local-ai/batcher";
 import { BLOCK_TOKENS, Decoder } from "../../local-ai/decoder";
 import type { Engine } from "../../local-ai/generate";
 import { parseSafetensors } from "../../local-ai/safetensors";
 import type { Sampling } from "../../local-ai/sampler";
 import { Tokenizer, type TokenizerFile } from "../../local-ai/tokenizer";
-import { bindWeights, type Config, type Weights } from "../../local-ai/transformer";
 
 const WEIGHTS = join(import.meta.dirname, "../../local-ai/weights");
 const readJson = <T>(name: string): T => JSON.parse(readFileSync(join(WEIGHTS, name), "utf8")) as T;

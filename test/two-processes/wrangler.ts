@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
+import { freePort } from "../free-port";
 
 const ROOT = join(import.meta.dirname, "../..");
 const OWNER = "tenantry-local";
@@ -98,13 +98,4 @@ async function killGroup(child: ChildProcess): Promise<void> {
   const exited = once(child, "exit");
   process.kill(-(child.pid ?? 0), "SIGKILL");
   await exited;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
 }

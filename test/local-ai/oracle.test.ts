@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { bindWeights } from "../../local-ai/base-weights";
 import { parseSafetensors } from "../../local-ai/safetensors";
-import { bindWeights, computeLogits, forward, Sequence } from "../../local-ai/transformer";
 import { loadWeights, referenceCases, weightsFile } from "./engine";
+import { computeLogits, forward, Sequence } from "./oracle";
 
 const cases = referenceCases();
 
