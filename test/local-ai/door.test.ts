@@ -50,9 +50,10 @@ describe("the stand-in for Workers AI", () => {
     const body = (await door.run({ inputs: { ...stream, max_tokens: 60 } })).body as ReadableStream<Uint8Array>;
     const chunks: string[] = [];
     for await (const chunk of body) chunks.push(new TextDecoder().decode(chunk));
-    expect(chunks.length).toBeGreaterThan(10);
+    expect(chunks.length).toBeGreaterThan(1); // how many events a read brings depends on who is faster
     const events = chunks.join("").trimEnd().split("\n\n");
     expect(events.at(-1)).toBe("data: [DONE]");
+    expect(events.length).toBeGreaterThan(30);
     const data = events.slice(0, -1).map((event) => JSON.parse(event.slice(6)) as { response: string });
     expect(data.map((event) => event.response).join("")).toBe(response);
   });
