@@ -1,6 +1,6 @@
-import { setImmediate } from "node:timers";
 import { BlockPool } from "./block-pool";
 import { BLOCK_TOKENS, type Decoder, MAX_ROWS, type Row } from "./decoder";
+import { turn } from "./event-loop";
 
 /** A sequence that wants to advance: a prompt, and what happens with what the model makes of it. */
 export interface Task {
@@ -228,5 +228,3 @@ export class Batcher {
     }
   }
 }
-
-const turn = () => new Promise<void>((resolve) => void setImmediate(resolve));

@@ -7,7 +7,9 @@ import { migrateLocalDatabases } from "./local-databases";
 
 export * from "../src/index";
 export { EmbeddedModel } from "./embedded-model";
+export { EmbeddedTrainer } from "./embedded-trainer";
 export { LocalAI } from "./local-ai";
+export { LocalTrainer } from "./local-trainer";
 
 type Env = Parameters<typeof migrateLocalDatabases>[0];
 

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { LoraAdapter } from "./adapter";
 import type { Config } from "./base-weights";
+import { Blobs } from "./blobs";
 import { CLASSIFICATION_MODEL, TEXT_MODEL } from "./models";
 import { AdapterError, parsePeft } from "./peft";
 
@@ -10,15 +11,13 @@ type AssetName = (typeof FILES)[number];
 const MAX_FINE_TUNES = 100;
 /** Workers AI takes 300 MB; no adapter of this small a model has as much. */
 const MAX_ASSET_BYTES = 16 * 1024 * 1024;
-/** A row of the object's database holds 2 MB. */
-const CHUNK_BYTES = 1024 * 1024;
+/** What a multipart form may add to a file. */
+const FORM_BYTES = 64 * 1024;
 const PATH = /^\/client\/v4\/accounts\/[^/]+\/ai\/finetunes(?:\/([^/]+)\/finetune-assets\/?)?$/;
 
 const SCHEMA = `
   create table if not exists finetune (id text primary key, name text not null unique, description text not null,
-    model text not null, created_at text not null, modified_at text not null) without rowid;
-  create table if not exists finetune_asset (finetune text not null, file text not null, part integer not null,
-    bytes blob not null, primary key (finetune, file, part)) without rowid;`;
+    model text not null, created_at text not null, modified_at text not null) without rowid;`;
 
 const Create = z.object({
   model: z.string().min(1).max(256),
@@ -42,10 +41,12 @@ type FineTune = {
  */
 export class FineTunes {
   readonly #sql: SqlStorage;
+  readonly #assets: Blobs;
   readonly #base: Config;
 
   constructor(sql: SqlStorage, base: Config) {
     this.#sql = sql;
+    this.#assets = new Blobs(sql);
     this.#base = base;
     sql.exec(SCHEMA);
   }
@@ -70,9 +71,10 @@ export class FineTunes {
   /** By name or id, complete ones alone. */
   find(nameOrId: string): { readonly id: string; readonly load: () => Promise<LoraAdapter> } | undefined {
     const fineTune = this.#find(nameOrId);
-    if (!fineTune || FILES.some((file) => !this.#has(fineTune.id, file))) return undefined;
+    if (!fineTune || FILES.some((file) => !this.#assets.has(fineTune.id, file))) return undefined;
     const [config, tensors] = FILES;
-    const load = async () => parsePeft(this.#read(fineTune.id, config), this.#read(fineTune.id, tensors), this.#base);
+    const load = async () =>
+      parsePeft(this.#assets.read(fineTune.id, config), this.#assets.read(fineTune.id, tensors), this.#base);
     return { id: fineTune.id, load };
   }
 
@@ -102,12 +104,12 @@ export class FineTunes {
     const fineTune = this.#find(nameOrId);
     if (!fineTune) throw new Refused(404, 3042, `No such finetune ${nameOrId}`);
     const { name, bytes } = await assetOf(request);
-    if (this.#has(fineTune.id, name))
+    if (this.#assets.has(fineTune.id, name))
       throw new Refused(400, 3039, `${name} is there and cannot be changed; make a new finetune`);
     const [config, tensors] = FILES;
     const other = name === config ? tensors : config;
-    if (this.#has(fineTune.id, other)) {
-      const files = { [name]: bytes, [other]: this.#read(fineTune.id, other) } as Record<AssetName, Uint8Array>;
+    if (this.#assets.has(fineTune.id, other)) {
+      const files = { [name]: bytes, [other]: this.#assets.read(fineTune.id, other) } as Record<AssetName, Uint8Array>;
       try {
         parsePeft(files[config], files[tensors], this.#base);
       } catch (error) {
@@ -115,36 +117,13 @@ export class FineTunes {
         throw error;
       }
     }
-    for (let part = 0; part * CHUNK_BYTES < bytes.byteLength || part === 0; part++) {
-      const chunk = bytes.slice(part * CHUNK_BYTES, (part + 1) * CHUNK_BYTES);
-      this.#sql.exec("insert into finetune_asset values (?, ?, ?, ?)", fineTune.id, name, part, chunk.buffer);
-    }
+    this.#assets.write(fineTune.id, name, bytes);
     this.#sql.exec("update finetune set modified_at = ? where id = ?", new Date().toISOString(), fineTune.id);
     return { id: fineTune.id, file_name: name, bucket_name: "local", name: fineTune.name };
   }
 
   #find(nameOrId: string): FineTune | undefined {
     return this.#sql.exec<FineTune>("select * from finetune where id = ?1 or name = ?1", nameOrId).toArray()[0];
-  }
-
-  #has(id: string, file: AssetName): boolean {
-    return (
-      this.#sql.exec("select 1 from finetune_asset where finetune = ? and file = ? limit 1", id, file).toArray()
-        .length > 0
-    );
-  }
-
-  #read(id: string, file: AssetName): Uint8Array {
-    const parts = this.#sql
-      .exec<{ bytes: ArrayBuffer }>(
-        "select bytes from finetune_asset where finetune = ? and file = ? order by part",
-        id,
-        file,
-      )
-      .toArray();
-    const whole = new Uint8Array(parts.reduce((sum, { bytes }) => sum + bytes.byteLength, 0));
-    for (const [part, { bytes }] of parts.entries()) whole.set(new Uint8Array(bytes), part * CHUNK_BYTES);
-    return whole;
   }
 }
 
@@ -176,7 +155,7 @@ async function jsonOf(request: Request): Promise<unknown> {
 
 /** Of a multipart form: `file_name` and `file`. */
 async function assetOf(request: Request): Promise<{ readonly name: AssetName; readonly bytes: Uint8Array }> {
-  if (Number(request.headers.get("content-length") ?? 0) > MAX_ASSET_BYTES + CHUNK_BYTES) throw tooLarge();
+  if (Number(request.headers.get("content-length") ?? 0) > MAX_ASSET_BYTES + FORM_BYTES) throw tooLarge();
   let form: FormData;
   try {
     form = await request.formData();

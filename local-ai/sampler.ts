@@ -1,3 +1,5 @@
+import { mulberry32 } from "./random";
+
 /** How the next token is chosen. Deterministic for a seed. */
 export interface Sampling {
   /** 0 takes the most likely token. */
@@ -84,15 +86,4 @@ function argmax(values: Float32Array): number {
   let best = 0;
   for (let i = 1; i < values.length; i++) if ((values[i] as number) > (values[best] as number)) best = i;
   return best;
-}
-
-/** Mulberry32 (T. Ettinger, public domain): 32 bits of state are plenty for a few hundred draws. */
-function mulberry32(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }

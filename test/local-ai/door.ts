@@ -19,6 +19,8 @@ export interface Door {
   /** Asks for a stream and lets it lie. */
   drop(call: Call): Promise<void>;
   meter(): Promise<MeterReading>;
+  /** Calls the trainer's binding; bytes come as base64. */
+  train<T>(method: string, ...args: unknown[]): Promise<T>;
   /** What the binding answers in place of `api.cloudflare.com`. */
   api(request: Request): Promise<Response>;
   stop(): Promise<void>;
@@ -44,6 +46,12 @@ export async function openDoor(persistTo?: string): Promise<Door> {
   return {
     run: (call) => post("/run", call),
     drop: async (call) => void (await (await post("/drop", call)).text()),
+    train: async <T>(method: string, ...args: unknown[]) => {
+      const response = await fetch(`${origin}/trainer/${method}`, { method: "POST", body: JSON.stringify(args) });
+      const answer = (await response.json()) as T & { name: string; message: string };
+      if (!response.ok) throw Object.assign(new Error(answer.message), { name: answer.name });
+      return answer;
+    },
     api: async (request) => {
       const { method, headers } = request;
       const body = method === "GET" ? null : await request.arrayBuffer();
@@ -69,11 +77,18 @@ const options = (folder: string, persistTo: string | undefined) =>
           { type: "ESModule", path: join(folder, "door-worker.js") },
           { type: "Data", path: join(folder, "model.fp16.safetensors.bin") },
           { type: "CompiledWasm", path: join(folder, "engine.wasm") },
+          { type: "CompiledWasm", path: join(folder, "trainer.wasm") },
         ],
         compatibilityDate: "2026-11-01",
         compatibilityFlags: ["nodejs_compat"],
-        durableObjects: { EMBEDDED_MODEL: { className: "EmbeddedModel", useSQLite: true } },
-        serviceBindings: { AI: { name: "door", entrypoint: "LocalAI" } },
+        durableObjects: {
+          EMBEDDED_MODEL: { className: "EmbeddedModel", useSQLite: true },
+          EMBEDDED_TRAINER: { className: "EmbeddedTrainer", useSQLite: true },
+        },
+        serviceBindings: {
+          AI: { name: "door", entrypoint: "LocalAI" },
+          TRAINER: { name: "door", entrypoint: "LocalTrainer" },
+        },
         unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }],
       },
     ],

@@ -27,6 +27,9 @@ const compile = (file: string): WebAssembly.Module =>
 const KERNEL = join(import.meta.dirname, "../../local-ai/kernel/engine.wasm");
 export const loadDecoder = (blocks = (16 * 512) / BLOCK_TOKENS) => new Decoder(compile(KERNEL), loadWeights(), blocks);
 
+const TRAINER = join(import.meta.dirname, "../../local-ai/trainer/kernel/trainer.wasm");
+export const loadTrainerModule = () => compile(TRAINER);
+
 /** The engine as the embedded model loads it, read from the files. */
 export const loadEngine = (): Engine => ({ batcher: new Batcher(loadDecoder()), tokenizer: loadTokenizer() });
 

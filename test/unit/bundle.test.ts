@@ -58,6 +58,7 @@ describe("the production bundle", () => {
       "@local/",
       "local-development-only",
       "EmbeddedModel",
+      "EmbeddedTrainer",
       "safetensors",
       "<|assistant|>",
     ]) {
