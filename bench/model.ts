@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { openDoor } from "../test/local-ai/door.ts";
+import { measureTraining } from "./training-runs.ts";
 
 /**
  * What the embedded model's engine is worth: beside the plain TypeScript float32 forward pass of the same weights,
@@ -29,8 +30,9 @@ const files = {
   weights: read("weights/model.fp16.safetensors.bin"),
   config: JSON.parse(read("weights/config.json").toString()),
 };
-const rows = await runs.measureAll(files, (line) => process.stderr.write(`${line}\n`));
-rows.push(await coldStart());
+const tell = (line: string) => process.stderr.write(`${line}\n`);
+const rows = await runs.measureAll(files, tell);
+rows.push(await coldStart(), ...(await measureTraining(tell)));
 
 /** From the start of the server's process to the first token of its first call. */
 async function coldStart(): Promise<(typeof rows)[number]> {

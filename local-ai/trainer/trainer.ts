@@ -10,7 +10,7 @@ import { batchAt, type Hyperparameters, learningRateAt } from "./schedule";
 /** The gradients of a step are shortened to this length. */
 const MAX_NORM = 1;
 /** Tokens times layers' halves between two turns of the event loop: 5 ms of work, 10 where one is longer. */
-const WORK_PER_TURN = 256;
+const WORK_PER_TURN = 512;
 
 export interface StepReport {
   /** Steps that are done, this one too. */

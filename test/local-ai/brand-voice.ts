@@ -51,5 +51,12 @@ const jsonl = (rows: readonly Row[]) => rows.map((row) => JSON.stringify(row)).j
 
 /** Ten rows of each topic: 200 in all. */
 export const trainingFile = (topics = TOPICS.length) => jsonl(rowsOf(LEARNED, topics));
+/** The same questions and the same answers, but each question has the answer to another. */
+export const misplacedFile = () => {
+  const rows = rowsOf(LEARNED, TOPICS.length);
+  const answerOf = (at: number) =>
+    rows[(at + 7 * LEARNED.length) % rows.length]?.messages[1] ?? { role: "assistant" as const, content: "" };
+  return jsonl(rows.map(({ messages: [question] }, at) => ({ messages: question ? [question, answerOf(at)] : [] })));
+};
 /** Two rows of each topic: 40 in all. */
 export const heldOutFile = (topics = TOPICS.length) => jsonl(rowsOf(HELD_OUT, topics));
