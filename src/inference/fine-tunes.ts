@@ -41,9 +41,10 @@ export interface CloudflareFineTunesOptions {
 }
 
 const TIMEOUT_MS = 60_000;
+/** Errors of these operations may lack their code, or even their message. */
 const Envelope = z.object({
   success: z.boolean(),
-  errors: z.array(z.object({ code: z.number(), message: z.string() })).default([]),
+  errors: z.array(z.object({ code: z.number().nullish(), message: z.string().nullish() })).default([]),
   result: z.unknown().optional(),
 });
 const Listed = z.object({
@@ -77,10 +78,9 @@ export class CloudflareFineTunes implements FineTunes {
   }
 
   async list(): Promise<readonly FineTune[]> {
-    return z
-      .array(Listed)
-      .parse(await this.#send("GET", ""))
-      .map(fromWire);
+    // The reference describes one fine-tune where the API answers with all of them.
+    const listed = z.union([z.array(Listed), Listed.transform((one) => [one])]);
+    return listed.parse(await this.#send("GET", "")).map(fromWire);
   }
 
   /** @throws FineTuneError; its message never holds the token */
@@ -101,7 +101,11 @@ export class CloudflareFineTunes implements FineTunes {
     const { success, errors, result } = parsed.data;
     const [error] = errors;
     if (!success || !reply.ok)
-      throw new FineTuneError(reply.status, error?.code ?? null, error?.message ?? `HTTP ${reply.status}`);
+      throw new FineTuneError(
+        reply.status,
+        error?.code ?? null,
+        error?.message ?? `the fine-tune API answered with HTTP ${reply.status}`,
+      );
     return result;
   }
 }
