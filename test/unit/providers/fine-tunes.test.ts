@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { CloudflareFineTunes, FineTuneError } from "../../src/inference/fine-tunes";
+import { CloudflareFineTunes, FineTuneError } from "../../../src/inference/fine-tunes";
 
 /** Replies as Cloudflare's API reference shows them (Workers AI, "Finetunes" and "Upload a Finetune Asset"). */
 const FINE_TUNE = {
