@@ -34,6 +34,7 @@ export function decideChange(
     case "archive_tenant":
     case "set_isolation":
     case "set_retention":
+    case "set_data_retention":
       return changeTenant(known, command, nowMs);
     case "suspend_tenant":
     case "resume_tenant":
@@ -59,7 +60,7 @@ type Known = TenantFacts & { readonly policy: PolicySnapshot; readonly profile: 
 
 function changeTenant(
   { policy, profile, isEmpty }: Known,
-  command: CommandOf<"modify_tenant" | "archive_tenant" | "set_isolation" | "set_retention">,
+  command: CommandOf<"modify_tenant" | "archive_tenant" | "set_isolation" | "set_retention" | "set_data_retention">,
   nowMs: number,
 ): Decided {
   const resourceId = policy.tenantId;
@@ -88,6 +89,10 @@ function changeTenant(
     case "set_retention": {
       const { retentionDays } = command;
       return { policy: { ...nextPolicy, retentionDays }, ...updated({ retention_days: retentionDays }) };
+    }
+    case "set_data_retention": {
+      const { dataRetention } = command;
+      return { policy: { ...nextPolicy, dataRetention }, ...updated({ data_retention: dataRetention }) };
     }
   }
 }

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { RuleState } from "../src/core/admission-book";
 import { PLAN_NAMES } from "../src/core/plans";
-import { ISOLATIONS, type PolicySnapshot } from "../src/core/policy";
+import { DATA_RETENTIONS, ISOLATIONS, type PolicySnapshot } from "../src/core/policy";
 import type { RateRefusal } from "../src/core/rate-windows";
 import type { Estimates } from "../src/core/reconciliation";
 import type { DecisionRecord } from "../src/core/records";
@@ -245,6 +245,7 @@ export const ChangeCommand = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("restore_tenant") }),
   z.strictObject({ type: z.literal("set_isolation"), isolation: z.enum(ISOLATIONS) }),
   z.strictObject({ type: z.literal("set_retention"), retentionDays: z.int().min(1).max(3_650) }),
+  z.strictObject({ type: z.literal("set_data_retention"), dataRetention: z.enum(DATA_RETENTIONS) }),
   z.strictObject({ type: z.literal("suspend_tenant") }),
   z.strictObject({ type: z.literal("resume_tenant") }),
   z.strictObject({ type: z.literal("set_plan"), plan: z.enum(PLAN_NAMES) }),

@@ -115,7 +115,7 @@ function workerOptions(
   } as never;
 }
 
-const LOCAL_CATALOGUE = {
+export const LOCAL_CATALOGUE = {
   version: "tests",
   models: [
     {

@@ -11,6 +11,17 @@ export type TenantStatus = "active" | "suspended" | "archived" | "purged";
 export type Isolation = "pool" | "bridge" | "silo";
 export const ISOLATIONS = ["pool", "bridge", "silo"] as const satisfies readonly Isolation[];
 
+/** The contract's controls of what is kept of a project's content. */
+export const DATA_RETENTIONS = [
+  "organization_default",
+  "none",
+  "zero_data_retention",
+  "modified_abuse_monitoring",
+  "enhanced_zero_data_retention",
+  "enhanced_modified_abuse_monitoring",
+] as const;
+export type DataRetention = (typeof DATA_RETENTIONS)[number];
+
 /** Limits of one model for one tenant. Whole numbers ≥ 0; 0 refuses everything. */
 export interface ModelLimits {
   readonly requestsPerMinute: number;
@@ -45,6 +56,7 @@ export interface PolicySnapshot {
   readonly isolation: Isolation;
   /** How long deleted objects, and the tenant itself once archived, can be restored; then they are purged. */
   readonly retentionDays: number;
+  readonly dataRetention: DataRetention;
   readonly limits: {
     /** Model calls of the tenant that may run at once; more wait in the queue. */
     readonly inFlight: number;
@@ -75,12 +87,20 @@ export function readPolicy(stored: string): PolicySnapshot {
   const policy = JSON.parse(stored) as PolicySnapshot;
   return { ...FIRST_VALUES, ...policy, limits: { ...FIRST_LIMITS, ...policy.limits } };
 }
-export const FIRST_VALUES = { isolation: "pool", retentionDays: 30 } as const satisfies Partial<PolicySnapshot>;
+export const FIRST_VALUES = {
+  isolation: "pool",
+  retentionDays: 30,
+  dataRetention: "organization_default",
+} as const satisfies Partial<PolicySnapshot>;
 export const FIRST_LIMITS = {
   rules: [],
   monthlySpend: null,
   overrides: {},
 } as const satisfies Partial<PolicySnapshot["limits"]>;
+
+/** Whether nothing of what a caller sends or gets may be stored. */
+export const keepsNothing = ({ dataRetention }: PolicySnapshot): boolean =>
+  dataRetention === "zero_data_retention" || dataRetention === "enhanced_zero_data_retention";
 
 /** The limits of `model` (public name) under `policy`. */
 export function modelLimits(policy: PolicySnapshot, model: string): ModelLimits {

@@ -15,7 +15,7 @@ export type Tables = typeof sqliteSchema;
 export type RowValues = unknown[];
 export type ReadRows = (text: string, params: unknown[]) => Promise<RowValues[]>;
 
-/** What differs between the databases: their tables, how a query is written down, and two conditions. */
+/** What differs between the databases: their tables, how a query is written down, and some conditions. */
 export interface Dialect {
   readonly name: "sqlite" | "postgres";
   readonly tables: Tables;
@@ -23,6 +23,8 @@ export interface Dialect {
   builder(read: ReadRows): SqliteRemoteDatabase;
   /** `column` is one of `values`; one JSON parameter, so that the text stays the same for any number of them. */
   anyOf(column: SQLiteColumn, values: readonly string[]): SQL;
+  /** The JSON object in `column` has all of these members; one parameter again. */
+  hasMembers(column: SQLiteColumn, members: Readonly<Record<string, string>>): SQL;
 }
 
 export const sqliteDialect: Dialect = {
@@ -30,6 +32,8 @@ export const sqliteDialect: Dialect = {
   tables: sqliteSchema,
   builder: (read) => drizzleSqlite(async (text, params) => ({ rows: await read(text, params) })),
   anyOf: (column, values) => sql`${column} in (select value from json_each(${JSON.stringify(values)}))`,
+  hasMembers: (column, members) => sql`not exists (select 1 from json_each(${JSON.stringify(members)}) as wanted
+    where not exists (select 1 from json_each(${column}) as own where own.key = wanted.key and own.value = wanted.value))`,
 };
 
 /**
@@ -44,6 +48,7 @@ export const postgresDialect: Dialect = {
     drizzlePostgres(async (text, params) => ({ rows: await read(text, params) })) as unknown as SqliteRemoteDatabase,
   anyOf: (column, values) =>
     sql`${column} in (select value from jsonb_array_elements_text(cast(${JSON.stringify(values)} as jsonb)))`,
+  hasMembers: (column, members) => sql`${column} @> cast(${JSON.stringify(members)} as jsonb)`,
 };
 
 type Row<T> = T extends { $inferSelect: infer R } ? R : never;

@@ -1,9 +1,11 @@
 import init from "../../migrations/d1/0000_init.sql";
 import usageEndUsers from "../../migrations/d1/0001_usage_end_users.sql";
+import artifacts from "../../migrations/d1/0002_artifacts.sql";
 
 /** Every migration of the shared SQLite schema, in order: D1 has them at deploy time, a tenant's own database at its
  * first call. A test compares the list with the folder. */
 export const MIGRATIONS = [
   { name: "0000_init.sql", sql: init },
   { name: "0001_usage_end_users.sql", sql: usageEndUsers },
+  { name: "0002_artifacts.sql", sql: artifacts },
 ] as const;

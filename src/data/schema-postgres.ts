@@ -139,3 +139,24 @@ export const journalSegment = pgTable(
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.gate, t.firstSeq] })],
 );
+
+export const artifact = pgTable(
+  "artifact",
+  {
+    ...owner(),
+    id: text("id").notNull(),
+    kind: text("kind").$type<"chat.completion" | "response">().notNull(),
+    endUser: text("end_user").notNull(),
+    model: text("model").notNull(),
+    rootId: text("root_id").notNull(),
+    metadata: jsonb("metadata").$type<Readonly<Record<string, string>>>().notNull(),
+    input: jsonb("input").$type<unknown>().notNull(),
+    output: jsonb("output").$type<unknown>().notNull(),
+    ...lifetime(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("artifact_by_creation").on(t.tenantId, t.kind, t.createdAtMs, t.id),
+    index("artifact_by_root").on(t.tenantId, t.rootId, t.createdAtMs),
+  ],
+);

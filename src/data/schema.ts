@@ -153,3 +153,27 @@ export const journalSegment = sqliteTable(
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.gate, t.firstSeq] })],
 );
+
+/** What a model made and a caller asked to keep: chat completions and responses, whole. */
+export const artifact = sqliteTable(
+  "artifact",
+  {
+    ...owner,
+    id: text("id").notNull(),
+    kind: text("kind").$type<"chat.completion" | "response">().notNull(),
+    /** Whose it is beside the tenant; empty where the tenant's own server asked. */
+    endUser: text("end_user").notNull(),
+    model: text("model").notNull(),
+    /** The first response of the conversation that it belongs to; itself, where it begins one. */
+    rootId: text("root_id").notNull(),
+    metadata: text("metadata", { mode: "json" }).$type<Readonly<Record<string, string>>>().notNull(),
+    input: text("input", { mode: "json" }).$type<unknown>().notNull(),
+    output: text("output", { mode: "json" }).$type<unknown>().notNull(),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("artifact_by_creation").on(t.tenantId, t.kind, t.createdAtMs, t.id),
+    index("artifact_by_root").on(t.tenantId, t.rootId, t.createdAtMs),
+  ],
+);

@@ -123,6 +123,11 @@ export class TenantData {
     return this.#dialect.anyOf(column, values);
   }
 
+  /** The JSON object in `column` has all of `members`. */
+  hasMembers(column: SQLiteColumn, members: Readonly<Record<string, string>>): SQL {
+    return this.#dialect.hasMembers(column, members);
+  }
+
   /** Writes a new row; the batch fails where its key is taken, by a deleted row too. */
   insert<T extends TenantTable>(table: T, row: RowOf<T>): BoundStatement {
     return this.#bound(this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row)));

@@ -7,7 +7,7 @@ import { parse } from "./parse";
 /** Bounds of a chat request; the body's size bounds the rest. */
 const MAX_MESSAGES = 4_096;
 const MAX_CHOICES = 16;
-const MAX_TOOLS = 128;
+export const MAX_TOOLS = 128;
 
 const Text = z.strictObject({
   type: z.literal("text"),
@@ -27,7 +27,7 @@ const Name = z
   .max(64)
   .regex(/^[^\s<|\\/>]+$/, "letters, digits, dash and underscore are accepted");
 
-const FunctionName = z
+export const FunctionName = z
   .string()
   .regex(/^[a-zA-Z0-9_-]{1,64}$/, "1 to 64 letters, digits, dashes and underscores are accepted");
 const ToolCall = z.strictObject({
@@ -56,13 +56,13 @@ const Message = z.discriminatedUnion("role", [
   z.strictObject({ role: z.literal("tool"), content: TextContent, tool_call_id: z.string() }),
 ]);
 
-const Schema = z.record(z.string(), z.unknown());
+export const JsonSchema = z.record(z.string(), z.unknown());
 const FunctionTool = z.strictObject({
   type: z.literal("function"),
   function: z.strictObject({
     name: FunctionName,
     description: z.string().optional(),
-    parameters: Schema.optional(),
+    parameters: JsonSchema.optional(),
     strict: z.boolean().nullish(),
   }),
 });
@@ -78,7 +78,7 @@ const ResponseFormat = z.discriminatedUnion("type", [
     json_schema: z.strictObject({
       name: FunctionName,
       description: z.string().optional(),
-      schema: Schema.optional(),
+      schema: JsonSchema.optional(),
       strict: z.boolean().nullish(),
     }),
   }),

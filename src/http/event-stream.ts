@@ -4,6 +4,9 @@
  */
 export const dataFrame = (data: unknown): string =>
   `data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`;
+/** A frame that names its event, which readers may tell apart without parsing it. */
+export const eventFrame = <T extends { readonly type: string }>(event: T): string =>
+  `event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`;
 /** A comment: clients ignore it, people and auditors read it. */
 export const commentFrame = (comment: string): string => `: ${comment}\n\n`;
 

@@ -1,3 +1,4 @@
+import { ApiError } from "../errors";
 import { ModelCall } from "../pipeline/model-call";
 import type { ModelRequest } from "../pipeline/model-request";
 import { runStages } from "../pipeline/pipeline";
@@ -13,12 +14,18 @@ const DEFAULT_PATIENCE_MS = 30_000;
 /** A validated body: the model call in it, and what only the reply needs. */
 export interface ParsedCall {
   readonly request: ModelRequest;
+  /** The request is not whole yet: something of it lies in a store, and the route prepares it. */
+  readonly needsMore?: boolean;
 }
 
 /** A route that makes one model call: how its body is read, and how it answers. */
 export interface ModelEndpoint<T extends ParsedCall> {
   /** @throws ApiError that names the parameter */
   readonly parse: (body: unknown) => T;
+  /** What the body alone cannot say: stored parts, and what the caller's project allows. */
+  readonly prepare?: (c: AppContext, parsed: T) => Promise<T>;
+  /** What this route calls the parameters that the pipeline names as a chat completion does. */
+  readonly paramNames?: Readonly<Record<string, string>>;
   readonly reply: (c: AppContext, call: ModelCall, parsed: T) => Promise<Response>;
 }
 
@@ -28,6 +35,8 @@ export interface ModelEndpoint<T extends ParsedCall> {
  */
 export function modelEndpoint<T extends ParsedCall>({
   parse,
+  prepare,
+  paramNames,
   reply,
 }: ModelEndpoint<T>): Required<Pick<Route, "handler" | "opening">> {
   const read = new WeakMap<Request, Promise<T>>();
@@ -42,17 +51,32 @@ export function modelEndpoint<T extends ParsedCall>({
     async (who) => {
       const { requestId: id, route, services } = c.var;
       const request = await parsedOf(c).then(
-        (parsed) => parsed.request,
+        (parsed) => (parsed.needsMore ? undefined : parsed.request),
         () => undefined, // the handler meets the same error
       );
       const asking = { id, route: route.path, patienceMs: patienceMs(c), ports: services.pipeline };
       return request && openingCall({ ...asking, request }, who);
     };
   const handler = async (c: AppContext) => {
-    const parsed = await parsedOf(c);
-    return reply(c, await startCall(c, parsed.request), parsed);
+    const written = await parsedOf(c);
+    const parsed = prepare ? await prepare(c, written) : written;
+    const call = await startCall(c, parsed.request).catch((error: unknown) => {
+      throw renamed(error, paramNames);
+    });
+    return reply(c, call, parsed);
   };
   return { opening, handler };
+}
+
+function renamed(error: unknown, names: Readonly<Record<string, string>> = {}): unknown {
+  if (!(error instanceof ApiError) || error.options.param === undefined) return error;
+  const { param } = error.options;
+  const name = Object.hasOwn(names, param) ? names[param] : undefined;
+  if (name === undefined) return error;
+  return new ApiError(error.code, error.message.replaceAll(`'${param}'`, `'${name}'`), {
+    ...error.options,
+    param: name,
+  });
 }
 
 /** Takes a request through the stages of its route; afterwards its output can be read. */

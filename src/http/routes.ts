@@ -4,6 +4,7 @@ import { getProjectApiKey, getProjectApiKeys, removeProjectApiKey } from "./api-
 import { getAuditLogs } from "./audit-logs";
 import { chatCompletions } from "./chat-completions";
 import { getCosts } from "./costs";
+import { getDataRetention, postDataRetention } from "./data-retention";
 import { getDecisions } from "./decisions";
 import { embeddings } from "./embeddings";
 import { postEndUserToken } from "./end-user-tokens";
@@ -26,6 +27,7 @@ import {
 } from "./projects";
 import { getRateLimits, postRateLimit } from "./rate-limits";
 import { postCostAllocation, postReconciliation } from "./reconciliations";
+import { cancelResponse, deleteResponse, getInputItems, getResponse, responses } from "./responses";
 import { getRetention, postRetention } from "./retention";
 import type { Route } from "./route";
 import {
@@ -59,6 +61,7 @@ const inference = <T extends ParsedCall>(path: string, endpoint: ModelEndpoint<T
   ...modelEndpoint(endpoint),
 });
 
+const RESPONSE = "/v1/responses/:response_id";
 const PROJECT = "/v1/organization/projects/:project_id";
 /** Names of models may contain slashes, which a path carries as %2F. */
 const MODEL = "/v1/tenantry/models/:model";
@@ -71,6 +74,11 @@ export const ROUTES: readonly Route[] = [
 
   inference("/v1/chat/completions", chatCompletions),
   inference("/v1/embeddings", embeddings),
+  inference("/v1/responses", responses),
+  control("data", "GET", RESPONSE, getResponse),
+  control("data", "DELETE", RESPONSE, deleteResponse),
+  control("data", "POST", `${RESPONSE}/cancel`, cancelResponse),
+  control("data", "GET", `${RESPONSE}/input_items`, getInputItems),
   control("data", "GET", "/v1/models", listModels),
   control("data", "GET", "/v1/models/:model{.+}", getModel),
 
@@ -97,6 +105,8 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", `${PROJECT}/spend_limit`, getSpendLimit),
   control("admin", "POST", `${PROJECT}/spend_limit`, postSpendLimit),
   control("admin", "DELETE", `${PROJECT}/spend_limit`, removeSpendLimit),
+  control("admin", "GET", `${PROJECT}/data_retention`, getDataRetention),
+  control("admin", "POST", `${PROJECT}/data_retention`, postDataRetention),
   control("admin", "GET", "/v1/organization/admin_api_keys", getAdminApiKeys),
   control("admin", "POST", "/v1/organization/admin_api_keys", postAdminApiKey),
   control("admin", "GET", "/v1/organization/admin_api_keys/:key_id", getAdminApiKey),

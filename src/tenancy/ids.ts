@@ -9,6 +9,8 @@ const PREFIXES = {
   request: "req_",
   chatCompletion: "chatcmpl-",
   toolCall: "call_",
+  response: "resp_",
+  functionCall: "fc_",
   endpoint: "ep_",
 } as const;
 

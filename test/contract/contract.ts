@@ -58,7 +58,8 @@ export function assertReply(method: string, pathname: string, status: number, bo
     return;
   }
   const path = templateOf(pathname);
-  if (!path || !spec.paths[path]?.[method.toLowerCase()]) return;
+  const described = path && spec.paths[path]?.[method.toLowerCase()]?.responses[200]?.content;
+  if (!described) return;
   const ref = `spec#/paths/${pointer(path)}/${method.toLowerCase()}/responses/200/content/application~1json/schema`;
   assertValid(validator(ref), body, what);
 }
@@ -66,6 +67,11 @@ export function assertReply(method: string, pathname: string, status: number, bo
 /** Checks one chunk of a chat stream. */
 export function assertChatChunk(chunk: unknown): void {
   assertValid(validator("spec#/components/schemas/CreateChatCompletionStreamResponse"), chunk, "a chat chunk");
+}
+
+/** Checks one event of a response's stream. */
+export function assertResponseEvent(event: unknown): void {
+  assertValid(validator("spec#/components/schemas/ResponseStreamEvent"), event, "an event of a response");
 }
 
 /** A fetch that lets no reply through that breaks the contract, streams chunk by chunk included. */
@@ -77,7 +83,7 @@ export function checked(send: typeof fetch): typeof fetch {
     const type = response.headers.get("content-type") ?? "";
     if (type.startsWith("text/event-stream") && response.body) {
       const [shown, seen] = response.body.tee();
-      void checkStream(seen).catch(() => {});
+      void checkStream(seen, pathname).catch(() => {});
       return new Response(shown, response);
     }
     const body: unknown = type.startsWith("application/json") ? await response.clone().json() : undefined;
@@ -91,14 +97,15 @@ export function checked(send: typeof fetch): typeof fetch {
 /** Findings in streams, which have no caller to throw at; a test asserts that there are none. */
 export const streamFindings: string[] = [];
 
-async function checkStream(stream: ReadableStream<Uint8Array>): Promise<void> {
+async function checkStream(stream: ReadableStream<Uint8Array>, pathname: string): Promise<void> {
   const text = await new Response(stream).text();
+  const assertEvent = pathname.endsWith("/responses") ? assertResponseEvent : assertChatChunk;
   for (const line of text.split("\n")) {
     if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
     try {
       const chunk = JSON.parse(line.slice("data: ".length)) as { error?: unknown };
       if (chunk.error) assertReply("POST", "/v1/chat/completions", 500, chunk);
-      else assertChatChunk(chunk);
+      else assertEvent(chunk);
     } catch (error) {
       streamFindings.push(String(error));
     }

@@ -48,6 +48,7 @@ export const KEY_OF: Readonly<Record<TableKey, readonly string[]>> = {
   auditLog: ["id"],
   usageRollup: ["hourMs", "projectId", "gate", "kind", "model", "keyId", "serviceTier", "batch", "endUser"],
   journalSegment: ["gate", "firstSeq"],
+  artifact: ["id"],
 };
 
 /** A row with something of its own in every text column; `name` makes its key. References are left out. */

@@ -1,0 +1,185 @@
+import { z } from "zod";
+import { ApiError } from "../errors";
+import type { ChatMessage, ContentPart, ToolCall } from "../inference/provider";
+import { FunctionName } from "./chat-request";
+
+/** Bounds of one item; the body's size bounds the rest. */
+const MAX_TEXT = 10_485_760;
+const CallId = z.string().min(1).max(64);
+const ItemId = z.string().min(1).max(128).nullish();
+const Status = z.enum(["in_progress", "completed", "incomplete"]).nullish();
+
+const InputText = z.strictObject({
+  type: z.literal("input_text"),
+  text: z.string().max(MAX_TEXT),
+  prompt_cache_breakpoint: z.unknown().optional(),
+});
+const InputImage = z.strictObject({
+  type: z.literal("input_image"),
+  detail: z.enum(["auto", "low", "high", "original"]).nullish(),
+  image_url: z.string().nullish(),
+  file_id: z.string().nullish(),
+  prompt_cache_breakpoint: z.unknown().optional(),
+});
+/** Known to the contract; no model here reads it, so what is inside is not looked at. */
+const InputFile = z.looseObject({ type: z.literal("input_file") });
+const InputAudio = z.looseObject({ type: z.literal("input_audio") });
+const OutputText = z.strictObject({
+  type: z.literal("output_text"),
+  text: z.string().max(MAX_TEXT),
+  annotations: z.array(z.unknown()).nullish(),
+  logprobs: z.array(z.unknown()).nullish(),
+});
+const Refusal = z.strictObject({ type: z.literal("refusal"), refusal: z.string().max(MAX_TEXT) });
+
+const Message = z.strictObject({
+  type: z.literal("message").optional(),
+  id: ItemId,
+  role: z.enum(["user", "assistant", "system", "developer"]),
+  content: z.union([
+    z.string().max(MAX_TEXT),
+    z.array(z.discriminatedUnion("type", [InputText, InputImage, InputFile, InputAudio, OutputText, Refusal])),
+  ]),
+  status: Status,
+  phase: z.unknown().optional(),
+});
+const FunctionCall = z.strictObject({
+  type: z.literal("function_call"),
+  id: ItemId,
+  call_id: CallId,
+  name: FunctionName,
+  arguments: z.string().max(MAX_TEXT),
+  status: Status,
+  namespace: z.string().nullish(),
+  caller: z.unknown().optional(),
+  created_by: z.string().nullish(),
+});
+const FunctionCallOutput = z.strictObject({
+  type: z.literal("function_call_output"),
+  id: ItemId,
+  call_id: CallId,
+  output: z.union([
+    z.string().max(MAX_TEXT),
+    z.array(z.discriminatedUnion("type", [InputText, InputImage, InputFile])),
+  ]),
+  status: Status,
+  name: z.string().nullish(),
+  namespace: z.string().nullish(),
+  caller: z.unknown().optional(),
+  created_by: z.string().nullish(),
+});
+/** What a model thought earlier is not told to another one. */
+const Reasoning = z.looseObject({ type: z.literal("reasoning"), id: ItemId });
+const ItemReference = z.strictObject({ type: z.literal("item_reference").nullish(), id: z.string().min(1).max(128) });
+
+const Items = [Message, FunctionCall, FunctionCallOutput, Reasoning, ItemReference] as const;
+/** Item types of the contract that belong to tools which OpenAI hosts, or to features that are not here. */
+const HOSTED =
+  /^(file_search|computer|web_search|image_generation|code_interpreter|local_shell|shell|apply_patch|mcp|custom_tool|tool_search|additional_tools|compaction|program)/;
+
+export type InputItem = z.output<(typeof Items)[number]>;
+export type ReferredItem = z.output<typeof ItemReference>;
+/** What was said, by whomever. */
+export type SaidItem = Exclude<InputItem, ReferredItem>;
+
+export const InputItems = z.array(z.unknown()).transform((items, context): InputItem[] =>
+  items.flatMap((item, index) => {
+    const type = typeof item === "object" && item !== null && "type" in item ? item.type : undefined;
+    if (typeof type === "string" && HOSTED.test(type)) throw unsupportedItem(type, index);
+    const schema = Items.find(({ shape }) => isOfType(shape.type, type)) ?? Message;
+    const isReference = type === undefined && typeof item === "object" && item !== null && !("role" in item);
+    const parsed = (isReference && "id" in item ? ItemReference : schema).safeParse(item, { reportInput: true });
+    if (parsed.success) return [parsed.data];
+    for (const issue of parsed.error.issues)
+      context.issues.push({ ...issue, path: [index, ...issue.path] } as (typeof context.issues)[number]);
+    return [];
+  }),
+);
+
+const isOfType = (schema: z.ZodType, type: unknown) => type !== undefined && schema.safeParse(type).success;
+const unsupportedItem = (type: string, index: number) =>
+  new ApiError("unsupported_tool", `Items of type '${type}' are not supported: this platform hosts no tools.`, {
+    param: `input[${index}].type`,
+  });
+
+export const isReference = (item: InputItem): item is ReferredItem =>
+  item.type === "item_reference" || (!("role" in item) && (item.type === undefined || item.type === null));
+
+/**
+ * The conversation as chat messages: calls of functions belong to the assistant's message before them, their outputs
+ * follow as messages of the tool. @throws ApiError `unsupported_modality` for what is no text and no image by URL
+ */
+export function messagesOf(items: readonly SaidItem[]): ChatMessage[] {
+  const messages: ChatMessage[] = [];
+  for (const [index, item] of items.entries()) {
+    if (item.type === "reasoning") continue;
+    if (item.type === "function_call") addCall(messages, callOf(item));
+    else if (item.type === "function_call_output") {
+      const content = typeof item.output === "string" ? item.output : partsOf(item.output, `input[${index}].output`);
+      messages.push({ role: "tool", content, tool_call_id: item.call_id });
+    } else {
+      const content =
+        typeof item.content === "string" ? item.content : partsOf(item.content, `input[${index}].content`);
+      messages.push({ role: item.role, content });
+    }
+  }
+  return messages;
+}
+
+const callOf = (item: z.output<typeof FunctionCall>): ToolCall => ({
+  id: item.call_id,
+  type: "function",
+  function: { name: item.name, arguments: item.arguments },
+});
+
+function addCall(messages: ChatMessage[], call: ToolCall): void {
+  const last = messages.at(-1);
+  if (last?.role !== "assistant") messages.push({ role: "assistant", content: null, tool_calls: [call] });
+  else messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), call] };
+}
+
+type Part = Exclude<z.output<typeof Message>["content"], string>[number];
+
+function partsOf(parts: readonly Part[], at: string): ContentPart[] {
+  return parts.map((part, index) => partOf(part, `${at}[${index}]`));
+}
+
+function partOf(part: Part, param: string): ContentPart {
+  switch (part.type) {
+    case "input_text":
+    case "output_text":
+      return { type: "text", text: part.text };
+    case "refusal":
+      return part;
+    case "input_image": {
+      if (!part.image_url) throw unsupportedModality("images by file id; pass 'image_url'", param);
+      const detail = part.detail && part.detail !== "original" ? { detail: part.detail } : {};
+      return { type: "image_url", image_url: { url: part.image_url, ...detail } };
+    }
+    case "input_file":
+      throw unsupportedModality("files as input", param);
+    case "input_audio":
+      throw unsupportedModality("audio", param);
+  }
+}
+
+const unsupportedModality = (what: string, param: string) =>
+  new ApiError("unsupported_modality", `This platform's models do not take ${what}.`, { param });
+
+/** As they are stored and listed: each with an id, a status, and its content in parts. */
+export function storedItems(items: readonly SaidItem[], idOf: (index: number) => string): SaidItem[] {
+  return items.map((item, index) => {
+    const id = item.id ?? idOf(index);
+    if (item.type === "reasoning") return { ...item, id };
+    if (item.type === "function_call" || item.type === "function_call_output")
+      return { ...item, id, status: item.status ?? "completed" };
+    const type = item.role === "assistant" ? ("output_text" as const) : ("input_text" as const);
+    const parts = typeof item.content === "string" ? [{ type, text: item.content } as Part] : item.content;
+    const content = parts.map((part) =>
+      part.type === "output_text"
+        ? { ...part, annotations: part.annotations ?? [], logprobs: part.logprobs ?? [] }
+        : part,
+    );
+    return { ...item, type: "message" as const, id, status: item.status ?? "completed", content };
+  });
+}
