@@ -1,15 +1,26 @@
+import { assertKeepable, mayKeep } from "../artifacts/artifacts";
 import type { ModelCall, Output } from "../pipeline/model-call";
 import { newId } from "../tenancy/ids";
-import { type ChatReplyHead, choiceToChunk, collectChoices, usageToWire } from "./chat-reply";
+import { ChatChoices, type ChatReplyHead, choiceToChunk, completionToWire, usageToWire } from "./chat-reply";
 import { type ParsedChat, parseChat } from "./chat-request";
 import { errorBody, toApiError } from "./errors";
 import { commentFrame, dataFrame, eventStream } from "./event-stream";
 import type { AppContext } from "./handler";
 import { callHeaders, type ModelEndpoint } from "./model-call";
+import { storeCompletion } from "./stored-completions";
 
-export const chatCompletions: ModelEndpoint<ParsedChat> = { parse: parseChat, reply };
+export const chatCompletions: ModelEndpoint<ParsedChat> = { parse: parseChat, prepare, reply };
 
-async function reply(c: AppContext, call: ModelCall, { request, includeUsage }: ParsedChat): Promise<Response> {
+/** What is to be stored must fit, and the project must keep data at all. */
+async function prepare(c: AppContext, parsed: ParsedChat): Promise<ParsedChat> {
+  if (!parsed.stored) return parsed;
+  if (!mayKeep(c.var.policy)) return { ...parsed, stored: null };
+  assertKeepable(parsed.stored, "messages");
+  return parsed;
+}
+
+async function reply(c: AppContext, call: ModelCall, parsed: ParsedChat): Promise<Response> {
+  const { request } = parsed;
   const head: ChatReplyHead = {
     id: newId("chatCompletion"),
     created: Math.floor(Date.now() / 1000),
@@ -17,35 +28,42 @@ async function reply(c: AppContext, call: ModelCall, { request, includeUsage }: 
     service_tier: request.serviceTier,
   };
   if (!request.stream) {
-    const choices = await collectChoices(call.output, request.choices);
-    const body = { ...head, object: "chat.completion", choices, usage: usageToWire(call.usage) };
-    return c.json(body, 200, callHeaders(call));
+    const choices = new ChatChoices(request.choices);
+    for await (const delta of call.output) choices.push(delta);
+    const completion = completionToWire(head, choices, call.usage);
+    if (parsed.stored) await storeCompletion(c.var.services, c.var.tenant, completion, parsed.stored);
+    return c.json(completion, 200, callHeaders(call));
   }
   const output = call.output[Symbol.asyncIterator]();
   // A failure before the first token is an ordinary error reply.
   const first = await output.next();
-  const frames = chunkFrames(call, head, includeUsage, first, output);
+  const frames = chunkFrames(c, call, head, parsed, first, output);
   return eventStream(frames, () => call.stop("client"), callHeaders(call));
 }
 
 async function* chunkFrames(
+  c: AppContext,
   call: ModelCall,
   head: ChatReplyHead,
-  includeUsage: boolean,
+  { request, includeUsage, stored }: ParsedChat,
   first: IteratorResult<Output>,
   rest: AsyncIterator<Output>,
 ): AsyncGenerator<string> {
   // Clients that ask for usage find the field in every chunk, null until the last.
   const base = { ...head, object: "chat.completion.chunk", ...(includeUsage ? { usage: null } : {}) };
   const begun = new Set<number>();
+  const choices = new ChatChoices(request.choices);
   try {
     for (let next = first; !next.done; next = await rest.next()) {
       const delta = next.value;
+      if (stored) choices.push(delta);
       const index = "choice" in delta ? delta.choice : -1;
       const choice = choiceToChunk(delta, !begun.has(index));
       begun.add(index);
       if (choice) yield dataFrame({ ...base, choices: [choice] });
     }
+    if (stored)
+      await storeCompletion(c.var.services, c.var.tenant, completionToWire(head, choices, call.usage), stored);
     if (includeUsage) yield dataFrame({ ...base, choices: [], usage: usageToWire(call.usage) });
     if (call.receipt !== null) yield commentFrame(`x-audit ${call.receipt}`);
     yield dataFrame("[DONE]");

@@ -28,16 +28,19 @@ export function usageToWire(usage: CallUsage) {
   };
 }
 
-/** Collects a whole output; @returns the contract's choices */
-export async function collectChoices(output: AsyncIterable<Output>, count: number) {
-  const choices = Array.from(
-    { length: count },
-    (): Choice => ({ content: null, toolCalls: [], logprobs: [], finishReason: "stop" }),
-  );
-  for await (const delta of output) {
-    if (!("choice" in delta)) continue;
-    const choice = choices[delta.choice];
-    if (!choice) throw new TypeError(`provider answered with choice ${delta.choice} of ${count}`);
+/** Collects an output, delta by delta, into the contract's choices. */
+export class ChatChoices {
+  readonly #choices: readonly Choice[];
+
+  constructor(count: number) {
+    const empty = (): Choice => ({ content: null, toolCalls: [], logprobs: [], finishReason: "stop" });
+    this.#choices = Array.from({ length: count }, empty);
+  }
+
+  push(delta: Output): void {
+    if (!("choice" in delta)) return;
+    const choice = this.#choices[delta.choice];
+    if (!choice) throw new TypeError(`provider answered with choice ${delta.choice} of ${this.#choices.length}`);
     if (delta.type === "finish") choice.finishReason = delta.reason;
     else if (delta.type === "text") {
       choice.content = (choice.content ?? "") + delta.text;
@@ -51,18 +54,30 @@ export async function collectChoices(output: AsyncIterable<Output>, count: numbe
       }
     }
   }
-  return choices.map((choice, index) => ({
-    index,
-    message: {
-      role: "assistant" as const,
-      content: choice.toolCalls.length > 0 ? choice.content : (choice.content ?? ""),
-      refusal: null,
-      ...(choice.toolCalls.length > 0 ? { tool_calls: choice.toolCalls } : {}),
-    },
-    logprobs: choice.logprobs.length > 0 ? { content: choice.logprobs, refusal: null } : null,
-    finish_reason: choice.finishReason,
-  }));
+
+  toWire() {
+    return this.#choices.map((choice, index) => ({
+      index,
+      message: {
+        role: "assistant" as const,
+        content: choice.toolCalls.length > 0 ? choice.content : (choice.content ?? ""),
+        refusal: null,
+        ...(choice.toolCalls.length > 0 ? { tool_calls: choice.toolCalls } : {}),
+      },
+      logprobs: choice.logprobs.length > 0 ? { content: choice.logprobs, refusal: null } : null,
+      finish_reason: choice.finishReason,
+    }));
+  }
 }
+
+/** The contract's whole reply. */
+export const completionToWire = (head: ChatReplyHead, choices: ChatChoices, usage: CallUsage) => ({
+  ...head,
+  object: "chat.completion" as const,
+  choices: choices.toWire(),
+  usage: usageToWire(usage),
+});
+export type WireCompletion = ReturnType<typeof completionToWire>;
 
 /** One delta as the choice of a chunk; undefined for what has no chunk of its own. */
 export function choiceToChunk(delta: Output, isFirstOfChoice: boolean) {

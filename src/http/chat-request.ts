@@ -2,6 +2,7 @@ import { z } from "zod";
 import { ApiError } from "../errors";
 import type { ChatMessage } from "../inference/provider";
 import type { ChatRequest } from "../pipeline/model-request";
+import { Metadata } from "./metadata";
 import { parse } from "./parse";
 
 /** Bounds of a chat request; the body's size bounds the rest. */
@@ -117,8 +118,8 @@ const ChatBody = z.strictObject({
   // Documented extras of many open models.
   top_k: z.int().min(1).max(10_000).nullish(),
   repetition_penalty: z.number().gt(0).max(10).nullish(),
-  // Accepted and without effect on the reply: labels, and hints of caching.
-  metadata: z.record(z.string().max(64), z.string().max(512)).nullish(),
+  // Accepted and without effect on the reply: labels of what is stored, and hints of caching.
+  metadata: Metadata.nullish(),
   user: z.string().max(512).optional(),
   safety_identifier: z.string().max(64).nullish(),
   prompt_cache_key: z.string().max(512).nullish(),
@@ -140,7 +141,27 @@ type ChatBody = z.output<typeof ChatBody>;
 export interface ParsedChat {
   readonly request: ChatRequest;
   readonly includeUsage: boolean;
+  /** What is kept beside the completion, where the caller asked for it. */
+  readonly stored: StoredRequest | null;
 }
+
+/** A stored request: its messages as they were written, and its settings. */
+export interface StoredRequest {
+  readonly messages: ChatBody["messages"];
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly settings: Readonly<Record<string, unknown>>;
+}
+/** Of a request what its stored completion repeats. */
+const SETTINGS = [
+  ...(["temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "max_completion_tokens"] as const),
+  ...(["max_tokens", "n", "stop", "tools", "tool_choice", "parallel_tool_calls", "response_format"] as const),
+  ...(["reasoning_effort", "user"] as const),
+];
+const storedRequest = (body: ChatBody): StoredRequest => ({
+  messages: body.messages,
+  metadata: body.metadata ?? {},
+  settings: Object.fromEntries(SETTINGS.flatMap((name) => (body[name] == null ? [] : [[name, body[name]]]))),
+});
 
 /** @throws ApiError that names the parameter */
 export function parseChat(body: unknown): ParsedChat {
@@ -178,7 +199,8 @@ export function parseChat(body: unknown): ParsedChat {
     serviceTier: asked.service_tier === "flex" || asked.service_tier === "priority" ? asked.service_tier : "default",
     ...(given as Partial<ChatRequest>),
   };
-  return { request, includeUsage: asked.stream_options?.include_usage ?? false };
+  const includeUsage = asked.stream_options?.include_usage ?? false;
+  return { request, includeUsage, stored: asked.store ? storedRequest(asked) : null };
 }
 
 function refuseUnsupported(body: ChatBody): void {
@@ -188,7 +210,6 @@ function refuseUnsupported(body: ChatBody): void {
     throw unsupported("audio", "this platform answers in text");
   if (body.functions != null) throw unsupported("functions", "it is deprecated; use 'tools'");
   if (body.function_call != null) throw unsupported("function_call", "it is deprecated; use 'tool_choice'");
-  if (body.store) throw unsupported("store", "completions are not stored on this platform");
   if (body.verbosity != null && body.verbosity !== "medium") throw unsupported("verbosity", "no model here takes it");
   for (const param of ["moderation", "prediction", "prompt_cache_options", "web_search_options"] as const) {
     if (body[param] != null) throw unsupported(param, "this platform does not offer it");

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { ApiError } from "../errors";
 
 /** A part of a list, as services give it. */
 interface Page<R> {
@@ -23,6 +24,24 @@ export function listToWire<R, T extends { readonly id: string }>({ rows, hasMore
     last_id: data.at(-1)?.id ?? null,
     has_more: hasMore,
   };
+}
+
+/** Query parameters of a list that lies whole in one object. */
+export const partsQuery = (order: "asc" | "desc") =>
+  pageQuery(20).extend({ order: z.enum(["asc", "desc"]).default(order) });
+
+/** A page of it. @throws ApiError 404 where `after` names none of its parts */
+export function partsToWire<T extends { readonly id?: string | null | undefined }>(
+  parts: readonly T[],
+  { after, limit, order }: z.output<ReturnType<typeof partsQuery>>,
+) {
+  const all = order === "asc" ? parts : [...parts].reverse();
+  const from = after === undefined ? 0 : all.findIndex(({ id }) => id === after) + 1;
+  if (after !== undefined && from === 0)
+    throw new ApiError("not_found", `The list has no '${after}'.`, { param: "after" });
+  const data = all.slice(from, from + limit);
+  const ids = { first_id: data.at(0)?.id ?? "", last_id: data.at(-1)?.id ?? "" };
+  return { object: "list" as const, data, ...ids, has_more: from + limit < all.length };
 }
 
 export const seconds = (ms: number): number => Math.floor(ms / 1000);

@@ -6,6 +6,7 @@ import { newId } from "../tenancy/ids";
 import { toApiError } from "./errors";
 import { commentFrame, eventFrame, eventStream } from "./event-stream";
 import type { AppContext, Handler } from "./handler";
+import { partsQuery, partsToWire } from "./lists";
 import { callHeaders, type ModelEndpoint } from "./model-call";
 import { parseQuery } from "./parse";
 import {
@@ -143,12 +144,7 @@ const RetrieveQuery = z.strictObject({
   starting_after: z.coerce.number().int().min(0).optional(),
   include_obfuscation: z.stringbool().optional(),
 });
-const ItemsQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(100).default(20),
-  order: z.enum(["asc", "desc"]).default("desc"),
-  after: z.string().min(1).max(200).optional(),
-  include: z.array(z.string().max(64)).max(16).optional(),
-});
+const ItemsQuery = partsQuery("desc").extend({ include: z.array(z.string().max(64)).max(16).optional() });
 
 const responseId = (c: AppContext): string => c.req.param("response_id") ?? "";
 const rowOf = (c: AppContext) => retrieveArtifact(c.var.services, c.var.tenant, "response", responseId(c));
@@ -177,14 +173,6 @@ export const cancelResponse: Handler = async (c) => {
 };
 
 export const getInputItems: Handler = async (c) => {
-  const { limit, order, after } = parseQuery(ItemsQuery, c.req.url);
-  const written = inputOf(await rowOf(c)).items;
-  const items = order === "asc" ? [...written] : [...written].reverse();
-  const from = after === undefined ? 0 : items.findIndex(({ id }) => id === after) + 1;
-  if (after !== undefined && from === 0) {
-    throw new ApiError("not_found", `No item with the id '${after}' belongs to this response.`, { param: "after" });
-  }
-  const data = items.slice(from, from + limit);
-  const ids = { first_id: data.at(0)?.id ?? "", last_id: data.at(-1)?.id ?? "" };
-  return c.json({ object: "list" as const, data, ...ids, has_more: from + limit < items.length });
+  const asked = parseQuery(ItemsQuery, c.req.url);
+  return c.json(partsToWire(inputOf(await rowOf(c)).items, asked));
 };

@@ -39,6 +39,13 @@ import {
   removeServiceAccount,
 } from "./service-accounts";
 import { getSpendLimit, postSpendLimit, removeSpendLimit } from "./spend-limit";
+import {
+  deleteCompletion,
+  getCompletion,
+  getCompletionMessages,
+  getCompletions,
+  postCompletion,
+} from "./stored-completions";
 import { getCompletionsUsage, getEmbeddingsUsage } from "./usage";
 
 const control = (
@@ -61,6 +68,7 @@ const inference = <T extends ParsedCall>(path: string, endpoint: ModelEndpoint<T
   ...modelEndpoint(endpoint),
 });
 
+const COMPLETION = "/v1/chat/completions/:completion_id";
 const RESPONSE = "/v1/responses/:response_id";
 const PROJECT = "/v1/organization/projects/:project_id";
 /** Names of models may contain slashes, which a path carries as %2F. */
@@ -73,6 +81,11 @@ export const ROUTES: readonly Route[] = [
   { method: "GET", path: "/health", scope: "public", stages: [], handler: getHealth },
 
   inference("/v1/chat/completions", chatCompletions),
+  control("data", "GET", "/v1/chat/completions", getCompletions),
+  control("data", "GET", COMPLETION, getCompletion),
+  control("data", "POST", COMPLETION, postCompletion),
+  control("data", "DELETE", COMPLETION, deleteCompletion),
+  control("data", "GET", `${COMPLETION}/messages`, getCompletionMessages),
   inference("/v1/embeddings", embeddings),
   inference("/v1/responses", responses),
   control("data", "GET", RESPONSE, getResponse),

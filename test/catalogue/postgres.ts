@@ -30,7 +30,7 @@ async function tableOf(
     sql<{ command: string; using: string | null; check: string | null; permissive: boolean }[]>`
       select case polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end as command,
         pg_get_expr(polqual, polrelid) as using, pg_get_expr(polwithcheck, polrelid) as check
-      from pg_policy where polrelid = ${oid}`,
+      from pg_policy where polrelid = ${oid} order by polname`,
   ]);
   const primaryKey = indexes.find((index) => index.is_primary)?.columns ?? [];
   return {

@@ -14,6 +14,8 @@ let ada: TestTenant;
 let bob: TestTenant;
 let archived: TestTenant;
 let endUserToken: string;
+/** What bob has stored. */
+let stored: Readonly<Record<string, string>>;
 
 beforeAll(async () => {
   platform = await startPlatform({ vars: { BINDING_MS: 0 } });
@@ -22,6 +24,12 @@ beforeAll(async () => {
   await operator.client.admin.organization.projects.archive(archived.projectId);
   const minted = await call(ada.key, "POST", "/v1/tenantry/end_user_tokens", '{"subject":"u1"}');
   endUserToken = ((await minted.json()) as { value: string }).value;
+  const short = { model: "tiny-support-lm", max_completion_tokens: 1 };
+  const messages = [{ role: "user" as const, content: "hi" }];
+  stored = {
+    completion_id: (await bob.client.chat.completions.create({ ...short, messages, store: true })).id,
+    response_id: (await bob.client.responses.create({ model: short.model, input: "hi", max_output_tokens: 16 })).id,
+  };
 });
 afterAll(() => platform.stop());
 
@@ -49,6 +57,8 @@ const UNKNOWN: Readonly<Record<string, string>> = {
   rate_limit_id: "rl-nothing",
   model: "nothing",
   endpoint_id: "ep_AAAAAAAAAAAAAAAAAAAAAAAA",
+  completion_id: "chatcmpl-AAAAAAAAAAAAAAAAAAAAAAAA",
+  response_id: "resp_AAAAAAAAAAAAAAAAAAAAAAAA",
 };
 const parameters = (route: Route) => [...route.path.matchAll(/:([a-z_]+)/g)].map(([, name]) => name ?? "");
 const fill = (route: Route, ids: Readonly<Record<string, string>>) =>
@@ -58,6 +68,9 @@ const fill = (route: Route, ids: Readonly<Record<string, string>>) =>
 const BODIES: Readonly<Record<string, string>> = {
   "/v1/chat/completions": '{"model":"tiny-support-lm","messages":[{"role":"user","content":"hi"}]}',
   "/v1/embeddings": '{"model":"tiny-support-embed","input":"hi"}',
+  "/v1/responses": '{"model":"tiny-support-lm","input":"hi"}',
+  "/v1/chat/completions/:completion_id": '{"metadata":{}}',
+  "/v1/organization/projects/:project_id/data_retention": '{"retention_type":"none"}',
   "/v1/tenantry/end_user_tokens": '{"subject":"u"}',
   "/v1/organization/projects": '{"name":"x"}',
   "/v1/organization/admin_api_keys": '{"name":"x"}',
@@ -73,7 +86,8 @@ const bodyOf = (route: Route) =>
   route.method === "POST"
     ? (BODIES[route.path] ?? (route.path.endsWith("service_accounts") ? '{"name":"x"}' : "{}"))
     : undefined;
-const takesBody = (route: Route) => route.method === "POST" && !/\/(archive|restore|suspend|resume)$/.test(route.path);
+const takesBody = (route: Route) =>
+  route.method === "POST" && !/\/(archive|restore|suspend|resume|cancel)$/.test(route.path);
 const rightKey = (route: Route) => (route.scope === "admin" ? platform.adminKey : ada.key);
 const wrongKind = (route: Route) => (route.scope === "admin" ? ada.key : platform.adminKey);
 
@@ -103,7 +117,14 @@ describe.each(closed)("$method $path", (route) => {
   const path = fill(route, UNKNOWN);
 
   it("is closed without a key, with a wrong one, and with anything that is not one", async () => {
-    const wrong = [undefined, "sk-wrong", `${ada.key.slice(0, -1)}x`, "a.b.c", "' or 1=1--", ada.key.slice(0, 40)];
+    const wrong = [
+      undefined,
+      "sk-wrong",
+      `${ada.key.slice(0, -1)}${ada.key.endsWith("x") ? "y" : "x"}`,
+      "a.b.c",
+      "' or 1=1--",
+      ada.key.slice(0, 40),
+    ];
     for (const credential of wrong) {
       const { status } = await errorOf(await call(credential, route.method, path, bodyOf(route)), route);
       expect(status, String(credential)).toBe(401);
@@ -163,6 +184,7 @@ describe.each(closed)("$method $path", (route) => {
       service_account_id: bob.serviceAccountId,
       api_key_id: bob.keyId,
       key_id: bob.keyId,
+      ...stored,
     };
     const names = parameters(route);
     const last = names.at(-1) ?? "";
@@ -271,7 +293,6 @@ describe("a chat request", () => {
     ["a fractional cap", { max_tokens: 1.5 }, 400, "invalid_value", "max_tokens"],
     ["an unknown parameter", { best_of: 2 }, 400, "unknown_parameter", "best_of"],
     ["audio", { modalities: ["audio"] }, 400, "unsupported_parameter", "audio"],
-    ["storing", { store: true }, 400, "unsupported_parameter", "store"],
     ["web search", { web_search_options: {} }, 400, "unsupported_parameter", "web_search_options"],
     [
       "stream options without a stream",

@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import { getTableName, is } from "drizzle-orm";
 import { SQLiteTable } from "drizzle-orm/sqlite-core";
 import { describe, expect, it } from "vitest";
+import { configFrom } from "../../src/config";
 import * as directorySchema from "../../src/data/directory-schema";
 import * as schema from "../../src/data/schema";
 import { storeRegistry } from "../../src/stores";
@@ -30,7 +31,7 @@ const tablesOf = (module: object) =>
     .filter((value) => is(value, SQLiteTable))
     .map((table) => getTableName(table as SQLiteTable));
 
-/** A tenant that has left something everywhere: accounts, keys, usage, a sealed segment. */
+/** A tenant that has left something everywhere: accounts, keys, usage, a sealed segment, a stored answer. */
 async function busyTenant(isolation: "pool" | "silo") {
   const fresh = await freshGate({}, isolation);
   await fresh.admit("r1");
@@ -41,7 +42,10 @@ async function busyTenant(isolation: "pool" | "silo") {
     state.storage.sql.exec("update journal set at_ms = at_ms - 90000000");
     state.storage.sql.exec("update due set due_at = 1");
   });
-  return { ...fresh, tenant: enterAsJob({ tenantId: fresh.tenantId, region: "global", isolation }, "test") };
+  const tenant = enterAsJob({ tenantId: fresh.tenantId, region: "global", isolation }, "test");
+  const data = configFrom(env).databases.of(tenant);
+  await data.batch([data.insert(data.tables.artifact, rowOf("artifact", "a stored answer", "x") as never)]);
+  return { ...fresh, tenant };
 }
 
 describe("the store registry", () => {
