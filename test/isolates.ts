@@ -130,6 +130,7 @@ export const LOCAL_CATALOGUE = {
       default_max_output_tokens: 128,
       max_in_flight: 16,
       capabilities: ["json_object", "json_schema", "seed", "stop", "top_k", "penalties"],
+      classifier: "@local/tiny-support-lm-classify",
       regions: ["global", "eu", "us"],
     },
     {

@@ -60,10 +60,11 @@ export function modelEndpoint<T extends ParsedCall>({
   const handler = async (c: AppContext) => {
     const written = await parsedOf(c);
     const parsed = prepare ? await prepare(c, written) : written;
-    const call = await startCall(c, parsed.request).catch((error: unknown) => {
+    try {
+      return await reply(c, await startCall(c, parsed.request), parsed);
+    } catch (error) {
       throw renamed(error, paramNames);
-    });
-    return reply(c, call, parsed);
+    }
   };
   return { opening, handler };
 }

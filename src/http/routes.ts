@@ -3,6 +3,7 @@ import { getAdminApiKey, getAdminApiKeys, postAdminApiKey, removeAdminApiKey } f
 import { getProjectApiKey, getProjectApiKeys, removeProjectApiKey } from "./api-keys";
 import { getAuditLogs } from "./audit-logs";
 import { chatCompletions } from "./chat-completions";
+import { classifications } from "./classifications";
 import { getCosts } from "./costs";
 import { getDataRetention, postDataRetention } from "./data-retention";
 import { getDecisions } from "./decisions";
@@ -88,6 +89,7 @@ export const ROUTES: readonly Route[] = [
   control("data", "GET", `${COMPLETION}/messages`, getCompletionMessages),
   inference("/v1/embeddings", embeddings),
   inference("/v1/responses", responses),
+  inference("/v1/tenantry/classifications", classifications),
   control("data", "GET", RESPONSE, getResponse),
   control("data", "DELETE", RESPONSE, deleteResponse),
   control("data", "POST", `${RESPONSE}/cancel`, cancelResponse),

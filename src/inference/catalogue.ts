@@ -44,6 +44,8 @@ const ChatModel = z.strictObject({
   task: z.literal("chat"),
   /** Output cap of a request that names none. */
   defaultMaxOutputTokens: z.int().positive(),
+  /** The provider's name of what tells how likely the model answers with each of given labels; null where nothing does. */
+  classifier: z.string().min(1).nullable().default(null),
 });
 const EmbeddingModel = z.strictObject({ ...Common, task: z.literal("embedding"), dimensions: z.int().positive() });
 

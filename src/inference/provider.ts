@@ -9,6 +9,8 @@ export interface Provider {
    * @throws ProviderError before the first delta, or while iterating
    */
   chat(call: ChatCall, signal: AbortSignal): Promise<AsyncIterable<ChatDelta>>;
+  /** How likely each label is, in the order of the labels; for models that have a `classifier`. @throws ProviderError */
+  classify?(call: ClassificationCall, signal: AbortSignal): Promise<readonly number[]>;
   /** @returns one vector per input, in order; @throws ProviderError */
   embed(call: EmbeddingCall, signal: AbortSignal): Promise<EmbeddingResult>;
 }
@@ -106,6 +108,14 @@ export interface ProviderUsage {
   readonly promptTokens: number;
   readonly completionTokens: number;
   readonly cachedTokens: number;
+}
+
+export interface ClassificationCall {
+  readonly model: ChatModel;
+  readonly text: string;
+  readonly labels: readonly string[];
+  /** In place of the system's message. */
+  readonly instruction?: string;
 }
 
 export interface EmbeddingCall {

@@ -53,7 +53,7 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
       counted.set(delta.choice, Math.min(tokens, cap));
       call.usage = estimate();
       reportProgress(call, call.usage.completionTokens);
-    } else if (delta.type === "vectors") {
+    } else if (delta.type === "vectors" || delta.type === "label") {
       call.usage = estimate();
     } else if (cut.has(delta.choice)) continue;
     yield delta;

@@ -29,7 +29,16 @@ export interface LeaseTerms {
 }
 
 /** What comes out of a model, token by token or at once. */
-export type Output = ChatDelta | { readonly type: "vectors"; readonly vectors: readonly (readonly number[])[] };
+export type Output =
+  | ChatDelta
+  | { readonly type: "vectors"; readonly vectors: readonly (readonly number[])[] }
+  /** Of one input; scores in the order of the labels, null where the model does not tell. */
+  | {
+      readonly type: "label";
+      readonly input: number;
+      readonly label: string;
+      readonly scores: readonly number[] | null;
+    };
 
 /** The usage that a caller is told, and that is billed: the same numbers. */
 export interface CallUsage {

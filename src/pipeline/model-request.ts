@@ -8,6 +8,14 @@ export interface ChatRequest extends Omit<ChatCall, "model" | "maxOutputTokens">
   /** Per choice; undefined when the caller named no cap. */
   readonly maxOutputTokens?: number;
   readonly serviceTier: ServiceTier;
+  /** The messages are texts to be labelled, each by itself; one choice for each. */
+  readonly classification?: Classification;
+}
+
+export interface Classification {
+  readonly inputs: readonly string[];
+  readonly labels: readonly string[];
+  readonly instructions?: string;
 }
 
 export interface EmbeddingRequest extends Omit<EmbeddingCall, "model"> {
@@ -31,10 +39,16 @@ export function promptTokenBound(request: ModelRequest): number {
   if (request.kind === "embeddings") {
     return request.inputs.reduce((sum, input) => sum + bytesOf(input) + 2, 0);
   }
+  if (request.classification) return classificationBound(request.classification);
   const messages = request.messages.reduce((sum, message) => sum + bytesOf(message) + TEMPLATE_TOKENS, TEMPLATE_TOKENS);
   const format = request.responseFormat ? bytesOf(request.responseFormat) : 0;
   return messages + format + (request.tools ? bytesOf(request.tools) : 0);
 }
+
+/** Each input is read with the instructions and the labels. */
+const classificationBound = ({ inputs, labels, instructions = "" }: Classification): number =>
+  inputs.reduce((sum, input) => sum + bytesOf(input), 0) +
+  inputs.length * (bytesOf(labels) * 3 + bytesOf(instructions) + 16 * TEMPLATE_TOKENS);
 
 const encoder = new TextEncoder();
 const bytesOf = (value: unknown) =>

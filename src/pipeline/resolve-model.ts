@@ -71,6 +71,10 @@ function assertChat(model: Model, request: ChatRequest): asserts model is ChatMo
     ["messages", "vision", hasImages(request)],
     ["messages", "tools", request.messages.some((message) => message.role === "tool" || message.tool_calls)],
   ];
+  if (request.classification && model.classifier === null && !model.capabilities.includes("json_schema")) {
+    const message = `The model '${request.model}' cannot classify: it neither weighs labels nor keeps a JSON schema.`;
+    throw new ApiError("unsupported_parameter", message, { param: "model" });
+  }
   for (const [param, capability, needed] of needs) {
     if (needed && !model.capabilities.includes(capability)) throw unsupported(param, capability, request.model);
   }

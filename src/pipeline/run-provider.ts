@@ -1,6 +1,7 @@
 import { ApiError } from "../errors";
 import { type ChatCall, type EmbeddingResult, ProviderError, type ProviderFailure } from "../inference/provider";
 import { promptAffinity } from "./affinity";
+import { classify } from "./classify";
 import { failOver } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
 
@@ -12,7 +13,13 @@ export async function runProvider(call: ModelCall): Promise<void> {
     const embed = () => ports.providerOf(model, call.endpoint?.url).embed({ model, inputs }, call.signal);
     call.output = withFailover(call, () => embeddings(async () => embed()));
   } else if (request.kind === "completions" && model.task === "chat") {
-    const { kind: _, serviceTier: __, ...asked } = request;
+    const { kind: _, serviceTier: __, classification, ...asked } = request;
+    if (classification) {
+      const judge = () =>
+        classify(ports.providerOf(model, call.endpoint?.url), model, classification, reservation, call.signal);
+      call.output = withFailover(call, judge);
+      return;
+    }
     const affinity = await promptAffinity(call.caller.context, model.name, asked.messages);
     const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens, affinity };
     const ask = () => ports.providerOf(model, call.endpoint?.url).chat(chat, call.signal);

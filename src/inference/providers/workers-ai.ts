@@ -1,6 +1,7 @@
 import {
   type ChatCall,
   type ChatDelta,
+  type ClassificationCall,
   type EmbeddingCall,
   type EmbeddingResult,
   type Provider,
@@ -40,6 +41,16 @@ export function workersAi(ai: AiBinding): Provider {
         throw running.failure(error, workersAiFailure);
       }
     },
+    async classify(call, signal) {
+      const running = new Running(signal, null);
+      try {
+        return await classified(ai, call, running);
+      } catch (error) {
+        throw running.failure(error, workersAiFailure);
+      } finally {
+        running.stop();
+      }
+    },
     async embed(call, signal) {
       const running = new Running(signal, null);
       try {
@@ -76,6 +87,29 @@ async function* wholeReply(reply: unknown, reader: ReplyReader): AsyncGenerator<
   }
   yield* reader.read(answer);
   yield* reader.end();
+}
+
+/** `{text, labels, instruction?}` → `[{label, score}]`, in any order. */
+async function classified(
+  ai: AiBinding,
+  { model, text, labels, instruction }: ClassificationCall,
+  running: Running,
+): Promise<readonly number[]> {
+  if (model.classifier === null) throw new TypeError(`model ${model.name} has no classifier`);
+  const inputs = { text, labels, ...(instruction === undefined ? {} : { instruction }) };
+  const reply = await running.wait(ai.run(model.classifier, inputs));
+  const scores = new Map(
+    (Array.isArray(reply) ? reply : []).map((judged: { label?: unknown; score?: unknown }) => [
+      judged?.label,
+      judged?.score,
+    ]),
+  );
+  return labels.map((label) => {
+    const score = scores.get(label);
+    if (typeof score !== "number" || !Number.isFinite(score))
+      throw new ProviderError("broken", "Workers AI answered without a score for each label");
+    return score;
+  });
 }
 
 async function embedded(ai: AiBinding, call: EmbeddingCall, running: Running): Promise<EmbeddingResult> {

@@ -21,6 +21,7 @@ export const chatModel = (provider: ChatModel["provider"], providerModel: string
     providerModel,
     capabilities,
     defaultMaxOutputTokens: 256,
+    classifier: null,
   }) satisfies ChatModel;
 
 export const embeddingModel = (provider: EmbeddingModel["provider"], dimensions: number) =>
