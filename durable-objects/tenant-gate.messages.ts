@@ -5,6 +5,7 @@ import { DATA_RETENTIONS, ISOLATIONS, type PolicySnapshot } from "../src/core/po
 import type { RateRefusal } from "../src/core/rate-windows";
 import type { Estimates } from "../src/core/reconciliation";
 import type { DecisionRecord } from "../src/core/records";
+import { CALL_KINDS, type CallKind } from "../src/core/records";
 import type { RefusedChange } from "./tenant-facts";
 
 /**
@@ -13,7 +14,7 @@ import type { RefusedChange } from "./tenant-facts";
  */
 const Id = z.string().min(1).max(200);
 const ServiceTier = z.enum(["priority", "default", "flex"]);
-const Kind = z.enum(["completions", "embeddings"]);
+const Kind = z.enum(CALL_KINDS);
 const Tokens = z.int().min(0).max(1_000_000_000);
 const Milliseconds = z.int().min(0);
 
@@ -192,7 +193,7 @@ export interface JournalPage {
 /** Usage of one hour and one combination; absolute values. */
 export interface HourlyUsage {
   readonly hourMs: number;
-  readonly kind: "completions" | "embeddings";
+  readonly kind: CallKind;
   readonly model: string;
   readonly keyId: string;
   readonly serviceTier: string;

@@ -134,6 +134,17 @@ export const LOCAL_CATALOGUE = {
       regions: ["global", "eu", "us"],
     },
     {
+      name: "tenantry-rules",
+      aliases: ["omni-moderation-latest"],
+      task: "moderation",
+      owned_by: "tenantry",
+      created: 1763856000,
+      provider: "rules",
+      provider_model: "rules",
+      context_tokens: 128_000,
+      regions: ["global", "eu", "us"],
+    },
+    {
       name: "tiny-support-embed",
       aliases: ["text-embedding-3-small"],
       task: "embedding",

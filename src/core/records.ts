@@ -11,7 +11,8 @@ export const DECISION_VERSION = 1;
 /** How a call ended. `unreconciled`: nobody settled it in time, so it was booked at its worst case. */
 export type Outcome = "completed" | "cancelled" | "provider_error" | "deadline" | "unreconciled";
 
-export type CallKind = "completions" | "embeddings";
+export const CALL_KINDS = ["completions", "embeddings", "moderations"] as const;
+export type CallKind = (typeof CALL_KINDS)[number];
 
 export interface UsageEvent {
   readonly v: typeof USAGE_EVENT_VERSION;

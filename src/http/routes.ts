@@ -16,6 +16,7 @@ import { getIsolation, postIsolation } from "./isolation";
 import { getLimits, getProjectLimits, postPlan, postProjectLimits } from "./limits";
 import { type ModelEndpoint, modelEndpoint, type ParsedCall } from "./model-call";
 import { getModel, listModels } from "./models";
+import { moderations } from "./moderations";
 import {
   getProject,
   getProjects,
@@ -47,7 +48,7 @@ import {
   getCompletions,
   postCompletion,
 } from "./stored-completions";
-import { getCompletionsUsage, getEmbeddingsUsage } from "./usage";
+import { getCompletionsUsage, getEmbeddingsUsage, getModerationsUsage } from "./usage";
 
 const control = (
   scope: "account" | "admin" | "data",
@@ -89,6 +90,7 @@ export const ROUTES: readonly Route[] = [
   control("data", "GET", `${COMPLETION}/messages`, getCompletionMessages),
   inference("/v1/embeddings", embeddings),
   inference("/v1/responses", responses),
+  inference("/v1/moderations", moderations),
   inference("/v1/tenantry/classifications", classifications),
   control("data", "GET", RESPONSE, getResponse),
   control("data", "DELETE", RESPONSE, deleteResponse),
@@ -129,6 +131,7 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", "/v1/organization/audit_logs", getAuditLogs),
   control("admin", "GET", "/v1/organization/usage/completions", getCompletionsUsage),
   control("admin", "GET", "/v1/organization/usage/embeddings", getEmbeddingsUsage),
+  control("admin", "GET", "/v1/organization/usage/moderations", getModerationsUsage),
   control("admin", "GET", "/v1/organization/costs", getCosts),
 
   control("admin", "POST", "/v1/tenantry/reconciliations", postReconciliation),

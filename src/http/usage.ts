@@ -30,6 +30,7 @@ const EmbeddingsQuery = Query.omit({ batch: true }).extend({
 });
 
 export const getCompletionsUsage: Handler = (c) => report(c, "completions", parseQuery(Query, c.req.url));
+export const getModerationsUsage: Handler = (c) => report(c, "moderations", parseQuery(EmbeddingsQuery, c.req.url));
 export const getEmbeddingsUsage: Handler = (c) => report(c, "embeddings", parseQuery(EmbeddingsQuery, c.req.url));
 
 async function report(c: AppContext, kind: UsageKind, asked: z.output<typeof Query>): Promise<Response> {
@@ -82,6 +83,7 @@ function resultToWire(kind: UsageKind, { dimensions, ...counts }: UsageResult) {
     api_key_id,
     model,
   };
+  if (kind === "moderations") return { object: "organization.usage.moderations.result" as const, ...shared };
   if (kind === "embeddings") return { object: "organization.usage.embeddings.result" as const, ...shared };
   return {
     object: "organization.usage.completions.result" as const,

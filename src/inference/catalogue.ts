@@ -27,7 +27,7 @@ const Common = {
   aliases: z.array(z.string().min(1).max(128)).default([]),
   ownedBy: z.string().min(1),
   createdSeconds: z.int().nonnegative(),
-  provider: z.enum(["workers-ai", "openai-compatible"]),
+  provider: z.enum(["workers-ai", "openai-compatible", "rules"]),
   providerModel: z.string().min(1),
   /** Of `openai-compatible` models: base URL up to and including `/v1`; null takes UPSTREAM_URL. */
   endpoint: z.url().nullable().default(null),
@@ -49,6 +49,13 @@ const ChatModel = z.strictObject({
 });
 const EmbeddingModel = z.strictObject({ ...Common, task: z.literal("embedding"), dimensions: z.int().positive() });
 
+/** Judges texts: Llama Guard on Workers AI, or the platform's own rules. */
+const ModerationModel = z.strictObject({
+  ...Common,
+  task: z.literal("moderation"),
+  provider: z.enum(["workers-ai", "rules"]),
+});
+
 /** Configuration is written in snake_case (TOML, JSON), the code speaks camelCase. */
 const SPELLING: Readonly<Record<string, string>> = {
   owned_by: "ownedBy",
@@ -65,11 +72,12 @@ const respelled = (entry: unknown): unknown =>
 
 export type ChatModel = z.infer<typeof ChatModel>;
 export type EmbeddingModel = z.infer<typeof EmbeddingModel>;
-export type Model = ChatModel | EmbeddingModel;
+export type ModerationModel = z.infer<typeof ModerationModel>;
+export type Model = ChatModel | EmbeddingModel | ModerationModel;
 
 const Document = z.strictObject({
   version: z.string().min(1),
-  models: z.array(z.preprocess(respelled, z.discriminatedUnion("task", [ChatModel, EmbeddingModel]))),
+  models: z.array(z.preprocess(respelled, z.discriminatedUnion("task", [ChatModel, EmbeddingModel, ModerationModel]))),
 });
 
 export class ModelCatalogue {

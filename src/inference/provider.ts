@@ -1,4 +1,5 @@
-import type { ChatModel, EmbeddingModel } from "./catalogue";
+import type { Verdict } from "../guard/moderation";
+import type { ChatModel, EmbeddingModel, ModerationModel } from "./catalogue";
 
 /** One door for all model providers: a call in our words, a stream of deltas out, errors of one kind. */
 export interface Provider {
@@ -11,6 +12,8 @@ export interface Provider {
   chat(call: ChatCall, signal: AbortSignal): Promise<AsyncIterable<ChatDelta>>;
   /** How likely each label is, in the order of the labels; for models that have a `classifier`. @throws ProviderError */
   classify?(call: ClassificationCall, signal: AbortSignal): Promise<readonly number[]>;
+  /** Judges texts, each by itself; for models of moderation. @throws ProviderError */
+  moderate?(call: ModerationCall, signal: AbortSignal): Promise<ModerationResult>;
   /** @returns one vector per input, in order; @throws ProviderError */
   embed(call: EmbeddingCall, signal: AbortSignal): Promise<EmbeddingResult>;
 }
@@ -116,6 +119,16 @@ export interface ClassificationCall {
   readonly labels: readonly string[];
   /** In place of the system's message. */
   readonly instruction?: string;
+}
+
+export interface ModerationCall {
+  readonly model: ModerationModel;
+  readonly inputs: readonly string[];
+}
+export interface ModerationResult {
+  readonly verdicts: readonly Verdict[];
+  /** Null where the provider reports none. */
+  readonly promptTokens: number | null;
 }
 
 export interface EmbeddingCall {

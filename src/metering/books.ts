@@ -1,4 +1,5 @@
 import { addEstimates, type Estimates, NO_ESTIMATES } from "../core/reconciliation";
+import { CALL_KINDS } from "../core/records";
 import { allRollups, type ProjectUsage } from "../data/ledger";
 import type { TenantContext } from "../tenancy/context";
 import type { TenancyPorts } from "../tenancy/ports";
@@ -35,7 +36,7 @@ export async function readBooks(
   projectIds: readonly string[] | null,
 ): Promise<{ readonly projectId: string; readonly model: string; readonly booked: Booked }[]> {
   const books = new Map<string, { projectId: string; model: string; booked: Booked }>();
-  for (const kind of ["completions", "embeddings"] as const) {
+  for (const kind of CALL_KINDS) {
     for await (const row of allRollups(ports.data(operator), { ...period, kind, projectIds })) {
       const { projectId, model } = row;
       const name = JSON.stringify([projectId, model]);

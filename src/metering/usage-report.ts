@@ -1,5 +1,6 @@
 import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
 import { objectName } from "../core/object-name";
+import { CALL_KINDS } from "../core/records";
 import { type ProjectUsage, ROLLUP_READ_LIMIT, readRollups } from "../data/ledger";
 import { ApiError } from "../errors";
 import type { TenantContext } from "../tenancy/context";
@@ -91,12 +92,8 @@ export async function costReport(
 ): Promise<CostBucket[]> {
   const day = BUCKET_MS["1d"];
   const fromMs = query.fromMs - (query.fromMs % day);
-  const [completions, embeddings] = await Promise.all(
-    (["completions", "embeddings"] as const).map((kind) => hoursOf(ports, operator, { ...query, kind }, fromMs)),
-  );
-  const rows = [...(completions ?? []), ...(embeddings ?? [])].filter(
-    ({ keyId }) => query.apiKeyIds === null || query.apiKeyIds.includes(keyId),
-  );
+  const hours = await Promise.all(CALL_KINDS.map((kind) => hoursOf(ports, operator, { ...query, kind }, fromMs)));
+  const rows = hours.flat().filter(({ keyId }) => query.apiKeyIds === null || query.apiKeyIds.includes(keyId));
   const buckets: CostBucket[] = [];
   for (let at = fromMs; at < query.toMs; at += day) {
     const results = new Map<string, CostResult>();

@@ -53,7 +53,7 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
       counted.set(delta.choice, Math.min(tokens, cap));
       call.usage = estimate();
       reportProgress(call, call.usage.completionTokens);
-    } else if (delta.type === "vectors" || delta.type === "label") {
+    } else if (delta.type === "vectors" || delta.type === "verdicts" || delta.type === "label") {
       call.usage = estimate();
     } else if (cut.has(delta.choice)) continue;
     yield delta;
@@ -74,6 +74,6 @@ const encoder = new TextEncoder();
 const bytesOf = (text: string) => encoder.encode(text).byteLength;
 
 function promptBytes(request: ModelRequest): number {
-  const texts = request.kind === "embeddings" ? request.inputs : request.messages.map((message) => message.content);
+  const texts = request.kind !== "completions" ? request.inputs : request.messages.map((message) => message.content);
   return texts.reduce<number>((sum, text) => sum + bytesOf(typeof text === "string" ? text : JSON.stringify(text)), 0);
 }

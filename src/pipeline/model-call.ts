@@ -1,6 +1,7 @@
 import type { CallEndpoint, ModelDispatcherRpc } from "../../durable-objects/model-dispatcher.messages";
 import type { AdmitReply, GrantedLease, RateState, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
 import type { LeaseBook } from "../core/lease-book";
+import type { Verdict } from "../guard/moderation";
 import type { Model, ModelCatalogue } from "../inference/catalogue";
 import type { ChatDelta, Provider } from "../inference/provider";
 import type { Authenticated, Opened } from "../tenancy/authenticate";
@@ -32,6 +33,7 @@ export interface LeaseTerms {
 export type Output =
   | ChatDelta
   | { readonly type: "vectors"; readonly vectors: readonly (readonly number[])[] }
+  | { readonly type: "verdicts"; readonly verdicts: readonly Verdict[] }
   /** Of one input; scores in the order of the labels, null where the model does not tell. */
   | {
       readonly type: "label";

@@ -26,7 +26,15 @@ export interface EmbeddingRequest extends Omit<EmbeddingCall, "model"> {
   readonly stream: false;
 }
 
-export type ModelRequest = ChatRequest | EmbeddingRequest;
+export interface ModerationRequest {
+  readonly kind: "moderations";
+  readonly model: string;
+  readonly inputs: readonly string[];
+  readonly serviceTier: ServiceTier;
+  readonly stream: false;
+}
+
+export type ModelRequest = ChatRequest | EmbeddingRequest | ModerationRequest;
 
 /** Tokens that a chat template may add to a message, and to a conversation. */
 const TEMPLATE_TOKENS = 16;
@@ -36,7 +44,7 @@ const TEMPLATE_TOKENS = 16;
  * one byte of the text. What was reserved too much is given back when the call is settled.
  */
 export function promptTokenBound(request: ModelRequest): number {
-  if (request.kind === "embeddings") {
+  if (request.kind !== "completions") {
     return request.inputs.reduce((sum, input) => sum + bytesOf(input) + 2, 0);
   }
   if (request.classification) return classificationBound(request.classification);

@@ -30,7 +30,9 @@ export function findModel(catalogue: ModelCatalogue, request: ModelRequest): Mod
 
 function assertCan(model: Model, request: ModelRequest): void {
   if (request.kind === "completions") assertChat(model, request);
-  else assertEmbedding(model, request);
+  else if (request.kind === "embeddings") assertEmbedding(model, request);
+  else if (model.task !== "moderation")
+    throw new ApiError("invalid_value", `The model '${request.model}' does not judge texts.`, { param: "model" });
 }
 
 export const modelNotFound = (name: string) =>
@@ -51,9 +53,11 @@ export const isOneOf = (model: Model, names: readonly string[] | null) =>
 
 function assertChat(model: Model, request: ChatRequest): asserts model is ChatModel {
   if (model.task !== "chat") {
-    throw new ApiError("invalid_value", `The model '${request.model}' makes embeddings; call /v1/embeddings with it.`, {
-      param: "model",
-    });
+    const message =
+      model.task === "embedding"
+        ? `The model '${request.model}' makes embeddings; call /v1/embeddings with it.`
+        : `The model '${request.model}' judges texts; call /v1/moderations with it.`;
+    throw new ApiError("invalid_value", message, { param: "model" });
   }
   const needs: [param: string, capability: Capability, needed: boolean][] = [
     ["tools", "tools", request.tools !== undefined && request.tools.length > 0],

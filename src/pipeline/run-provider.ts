@@ -1,5 +1,11 @@
 import { ApiError } from "../errors";
-import { type ChatCall, type EmbeddingResult, ProviderError, type ProviderFailure } from "../inference/provider";
+import {
+  type ChatCall,
+  type EmbeddingResult,
+  type ModerationResult,
+  ProviderError,
+  type ProviderFailure,
+} from "../inference/provider";
 import { promptAffinity } from "./affinity";
 import { classify } from "./classify";
 import { failOver } from "./dispatch";
@@ -12,6 +18,12 @@ export async function runProvider(call: ModelCall): Promise<void> {
     const { inputs } = request;
     const embed = () => ports.providerOf(model, call.endpoint?.url).embed({ model, inputs }, call.signal);
     call.output = withFailover(call, () => embeddings(async () => embed()));
+  } else if (request.kind === "moderations" && model.task === "moderation") {
+    const { inputs } = request;
+    const provider = () => ports.providerOf(model, call.endpoint?.url);
+    call.output = withFailover(call, () =>
+      moderation(async () => provider().moderate?.({ model, inputs }, call.signal)),
+    );
   } else if (request.kind === "completions" && model.task === "chat") {
     const { kind: _, serviceTier: __, classification, ...asked } = request;
     if (classification) {
@@ -67,6 +79,14 @@ async function* embeddings(run: () => Promise<EmbeddingResult>): AsyncGenerator<
   yield { type: "vectors", vectors };
   if (promptTokens !== null) yield { type: "usage", promptTokens, completionTokens: 0, cachedTokens: 0 };
   else if (usageRejected !== undefined) yield { type: "usage_rejected", reported: usageRejected };
+}
+
+async function* moderation(run: () => Promise<ModerationResult | undefined>): AsyncGenerator<Output> {
+  const result = await run();
+  if (!result) throw new TypeError("the catalogue names a provider that judges nothing");
+  yield { type: "verdicts", verdicts: result.verdicts };
+  const { promptTokens } = result;
+  if (promptTokens !== null) yield { type: "usage", promptTokens, completionTokens: 0, cachedTokens: 0 };
 }
 
 /** What a caller is told of a provider's failure: in our words, with none of the provider's. */

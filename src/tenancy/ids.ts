@@ -10,6 +10,7 @@ const PREFIXES = {
   chatCompletion: "chatcmpl-",
   toolCall: "call_",
   response: "resp_",
+  moderation: "modr-",
   functionCall: "fc_",
   endpoint: "ep_",
 } as const;

@@ -125,7 +125,10 @@ describe("embeddings and models through the official client", () => {
   it("lists public names only, and retrieves each of them", async () => {
     const names: string[] = [];
     for await (const model of tenant.client.models.list()) names.push(model.id);
-    expect(names).toEqual(["tiny-support-lm", "gpt-4o-mini", "tiny-support-embed", "text-embedding-3-small"]);
+    expect(names).toEqual([
+      ...["tiny-support-lm", "gpt-4o-mini", "tenantry-rules", "omni-moderation-latest"],
+      ...["tiny-support-embed", "text-embedding-3-small"],
+    ]);
     for (const name of names) expect((await tenant.client.models.retrieve(name)).id).toBe(name);
     await expect(tenant.client.models.retrieve("@local/tiny-support-lm")).rejects.toMatchObject({ status: 404 });
   });
@@ -219,7 +222,7 @@ describe("the control plane through the official client", () => {
     const { rateLimits } = operator.client.admin.organization.projects;
     const limits: { id: string }[] = [];
     for await (const limit of rateLimits.listRateLimits(other.projectId)) limits.push(limit);
-    expect(limits.map(({ id }) => id)).toEqual(["rl-tiny-support-lm", "rl-tiny-support-embed"]);
+    expect(limits.map(({ id }) => id)).toEqual(["rl-tiny-support-lm", "rl-tenantry-rules", "rl-tiny-support-embed"]);
     await rateLimits.updateRateLimit("rl-tiny-support-lm", {
       project_id: other.projectId,
       max_requests_per_1_minute: 1,

@@ -69,6 +69,7 @@ const BODIES: Readonly<Record<string, string>> = {
   "/v1/chat/completions": '{"model":"tiny-support-lm","messages":[{"role":"user","content":"hi"}]}',
   "/v1/embeddings": '{"model":"tiny-support-embed","input":"hi"}',
   "/v1/tenantry/classifications": '{"model":"tiny-support-lm","input":"hi","labels":["a","b"]}',
+  "/v1/moderations": '{"model":"tenantry-rules","input":"hi"}',
   "/v1/responses": '{"model":"tiny-support-lm","input":"hi"}',
   "/v1/chat/completions/:completion_id": '{"metadata":{}}',
   "/v1/organization/projects/:project_id/data_retention": '{"retention_type":"none"}',

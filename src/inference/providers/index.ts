@@ -1,6 +1,7 @@
 import type { Model } from "../catalogue";
 import { type Provider, ProviderError } from "../provider";
 import { openaiCompatible } from "./openai-compatible";
+import { rules } from "./rules";
 import { type AiBinding, workersAi } from "./workers-ai";
 
 export type { AiBinding } from "./workers-ai";
@@ -24,6 +25,8 @@ export function providerFor(model: Model, { ai, upstream }: ProviderPorts, addre
     case "workers-ai":
       if (!ai) throw new ProviderError("unauthorized", `model ${model.name} needs the AI binding`);
       return workersAi(ai);
+    case "rules":
+      return rules;
     case "openai-compatible": {
       const baseUrl = address ?? model.endpoint ?? upstream.baseUrl;
       if (!baseUrl) throw new ProviderError("unauthorized", `model ${model.name} needs UPSTREAM_URL`);

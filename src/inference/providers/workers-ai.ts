@@ -1,15 +1,19 @@
+import { fromLlamaGuard, type Verdict } from "../../guard/moderation";
 import {
   type ChatCall,
   type ChatDelta,
   type ClassificationCall,
   type EmbeddingCall,
   type EmbeddingResult,
+  type ModerationCall,
+  type ModerationResult,
   type Provider,
   ProviderError,
 } from "../provider";
 import { ReplyReader, type ReplyRules, streamedReply } from "./reply-reader";
 import { Running } from "./running";
 import { sideBySide } from "./side-by-side";
+import { TokenCount } from "./token-count";
 import { checkedVectors } from "./vectors";
 import { workersAiFailure } from "./workers-ai-errors";
 import { workersAiInputs } from "./workers-ai-inputs";
@@ -45,6 +49,16 @@ export function workersAi(ai: AiBinding): Provider {
       const running = new Running(signal, null);
       try {
         return await classified(ai, call, running);
+      } catch (error) {
+        throw running.failure(error, workersAiFailure);
+      } finally {
+        running.stop();
+      }
+    },
+    async moderate(call, signal) {
+      const running = new Running(signal, null);
+      try {
+        return await moderated(ai, call, running);
       } catch (error) {
         throw running.failure(error, workersAiFailure);
       } finally {
@@ -110,6 +124,44 @@ async function classified(
       throw new ProviderError("broken", "Workers AI answered without a score for each label");
     return score;
   });
+}
+
+/**
+ * Llama Guard 3, one run for each text: `response` is `{safe, categories}` in JSON mode, or its two lines of text.
+ * (Workers AI, "llama-guard-3-8b")
+ */
+async function moderated(
+  ai: AiBinding,
+  { model, inputs }: ModerationCall,
+  running: Running,
+): Promise<ModerationResult> {
+  const verdicts: Verdict[] = [];
+  let promptTokens: number | null = 0;
+  for (const content of inputs) {
+    const asked = { messages: [{ role: "user", content }], response_format: { type: "json_object" }, temperature: 0 };
+    const reply = (await running.wait(ai.run(model.providerModel, asked))) as GuardReply | null;
+    verdicts.push(fromLlamaGuard(hazardsOf(reply?.response)));
+    const tokens = TokenCount.safeParse(reply?.usage?.prompt_tokens);
+    promptTokens = promptTokens === null || !tokens.success ? null : promptTokens + tokens.data;
+  }
+  return { verdicts, promptTokens };
+}
+interface GuardReply {
+  readonly response?: unknown;
+  readonly usage?: { readonly prompt_tokens?: unknown };
+}
+
+function hazardsOf(response: unknown): string[] {
+  if (typeof response === "string") {
+    const [verdict, categories = ""] = response.trim().split("\n");
+    if (verdict === "safe") return [];
+    if (verdict === "unsafe") return categories.split(",").map((category) => category.trim());
+  } else if (typeof response === "object" && response !== null && "safe" in response) {
+    const { safe, categories } = response as { safe: unknown; categories?: unknown };
+    if (safe === true) return [];
+    if (safe === false) return Array.isArray(categories) ? categories.map(String) : [];
+  }
+  throw new ProviderError("broken", "the safety model answered in a shape that is no verdict");
 }
 
 async function embedded(ai: AiBinding, call: EmbeddingCall, running: Running): Promise<EmbeddingResult> {
