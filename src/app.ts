@@ -2,6 +2,7 @@ import { Hono, type MiddlewareHandler } from "hono";
 import { ApiError } from "./errors";
 import { toResponse } from "./http/errors";
 import type { AppEnv as Env } from "./http/handler";
+import { HEADER as IDEMPOTENCY_KEY, idempotent } from "./http/idempotency";
 import type { Route } from "./http/route";
 import type { Services } from "./services";
 import { newId } from "./tenancy/ids";
@@ -14,6 +15,7 @@ const EXPOSED = [
   "x-should-retry",
   "retry-after",
   "retry-after-ms",
+  "idempotent-replayed",
   ...["limit", "remaining", "reset"].flatMap((part) => [`x-ratelimit-${part}-requests`, `x-ratelimit-${part}-tokens`]),
 ].join(", ");
 
@@ -23,7 +25,7 @@ export function createApp(routes: readonly Route[], servicesOf: (env: object) =>
   app.use(identify(servicesOf));
   app.options("*", (c) => preflight(c.req.raw));
   for (const route of routes) {
-    app.on(route.method, [route.path], onRoute(route), authenticate(route), async (c) => route.handler(c));
+    app.on(route.method, [route.path], onRoute(route), authenticate(route), idempotent, async (c) => route.handler(c));
   }
   for (const [path, methods] of methodsByPath(routes)) {
     app.all(path, (c) => {
@@ -43,6 +45,7 @@ function identify(servicesOf: (env: object) => Services): MiddlewareHandler<Env>
   return async (c, next) => {
     c.set("requestId", newId("request"));
     c.set("services", servicesOf(c.env as object));
+    c.set("ending", { failed: false });
     await next();
     c.res = withCommonHeaders(c.res, c.var.requestId);
   };
@@ -87,7 +90,10 @@ function authenticate({ scope, path, opening }: Route): MiddlewareHandler<Env> {
     if (scope === undefined) throw new TypeError(`route ${path} declares no scope`);
     if (scope !== "public") {
       const { authenticator } = c.var.services;
-      const { context, policy, opened } = await authenticator.authenticate(c.req.raw, scope, opening?.(c));
+      // A request that may be a duplicate is admitted only once it is known to be the first.
+      const isClaimed = c.req.header(IDEMPOTENCY_KEY) !== undefined;
+      const call = isClaimed ? undefined : opening?.(c);
+      const { context, policy, opened } = await authenticator.authenticate(c.req.raw, scope, call);
       c.set("tenant", context);
       c.set("policy", policy);
       c.set("opened", opened);

@@ -1,3 +1,4 @@
+import { IdempotencyStore } from "../durable-objects/idempotency-store";
 import { ModelDispatcher } from "../durable-objects/model-dispatcher";
 import { tenantDatabase } from "../durable-objects/tenant-database";
 import { tenantGate } from "../durable-objects/tenant-gate";
@@ -8,7 +9,7 @@ import { gatePorts, servicesOf } from "./services";
 
 /** Entry of the Worker: wires ports, exports the Durable Objects. */
 export class TenantGate extends tenantGate(gatePorts) {}
-export { ModelDispatcher };
+export { IdempotencyStore, ModelDispatcher };
 export class TenantDatabase extends tenantDatabase(MIGRATIONS) {}
 
 const app = createApp(ROUTES, servicesOf);

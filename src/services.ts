@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { IdempotencyStoreRpc } from "../durable-objects/idempotency-store.messages";
 import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
 import type { GatePorts, ObjectHome } from "../durable-objects/ports";
 import { bucketOf, type Config, configFrom } from "./config";
@@ -20,6 +21,7 @@ import { registerBootstrapKey } from "./tenancy/bootstrap";
 import { assertMinted, type Region, type TenantContext } from "./tenancy/context";
 import { EndUserTokens } from "./tenancy/end-user-tokens";
 import { type GateAt, objectsOf, sharedObjectsOf } from "./tenancy/gates";
+import type { IdempotencyStoreOf } from "./tenancy/idempotency";
 import { newId } from "./tenancy/ids";
 import { enterAsJob, enterPlatformAsJob } from "./tenancy/jobs";
 import type { TenancyPorts } from "./tenancy/ports";
@@ -28,6 +30,8 @@ import type { TenancyPorts } from "./tenancy/ports";
 export interface Services extends TenancyPorts {
   readonly pipeline: PipelinePorts;
   readonly prices: PriceBook;
+  /** What was answered to a tenant's requests with an idempotency key. */
+  readonly idempotency: IdempotencyStoreOf;
   /** Settles when the databases answer. */
   readonly ready: () => Promise<void>;
 }
@@ -48,7 +52,12 @@ export function servicesOf(env: object): Services {
     assertMinted(context);
     return gateAt(context);
   };
+  const idempotencyAt = objectsOf<IdempotencyStoreRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS);
   const services: Services = {
+    idempotency(context) {
+      assertMinted(context);
+      return idempotencyAt(context);
+    },
     authenticator,
     tokens,
     gate,

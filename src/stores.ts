@@ -1,3 +1,4 @@
+import type { IdempotencyStoreRpc } from "../durable-objects/idempotency-store.messages";
 import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
 import { bucketOf, type Config, configFrom } from "./config";
 import { objectName } from "./core/object-name";
@@ -38,6 +39,7 @@ export function storeRegistry(env: object): readonly Store[] {
     ...directoryEntries(config),
     journalObjects(config),
     dispatcherRows(config),
+    idempotencyRows(config),
     gateObject(config),
   ];
 }
@@ -106,6 +108,18 @@ function dispatcherRows(config: Config): Store {
     erase: async ({ region, tenantId }) => {
       for (const { name } of scarce) await at(region, name).eraseTenant(tenantId);
     },
+  };
+}
+
+/** What was answered to requests with an idempotency key. */
+function idempotencyRows(config: Config): Store {
+  const at = objectsOf<IdempotencyStoreRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS);
+  return {
+    name: "object:IdempotencyStore",
+    owner: "tenant",
+    count: (tenant) => at(tenant).countRows(),
+    list: async (tenant) => ((await at(tenant).countRows()) > 0 ? [objectName(tenant)] : []),
+    erase: (tenant) => at(tenant).erase(),
   };
 }
 

@@ -108,6 +108,7 @@ function workerOptions(
       TENANT_GATE: object("TenantGate"),
       TENANT_DATABASE: object("TenantDatabase"),
       MODEL_DISPATCHER: object("ModelDispatcher"),
+      IDEMPOTENCY_STORE: object("IdempotencyStore"),
       ...(local ? { EMBEDDED_MODEL: object("EmbeddedModel") } : {}),
     },
     ...(local ? { serviceBindings: { AI: { name: owner, entrypoint: "LocalAI" } } } : {}),

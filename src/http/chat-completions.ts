@@ -68,6 +68,7 @@ async function* chunkFrames(
     if (call.receipt !== null) yield commentFrame(`x-audit ${call.receipt}`);
     yield dataFrame("[DONE]");
   } catch (error) {
+    c.var.ending.failed = true;
     yield dataFrame(errorBody(toApiError(error, call.id))); // and no [DONE]
   } finally {
     await rest.return?.();

@@ -31,7 +31,8 @@ export async function readJson(request: Request): Promise<unknown> {
   return value;
 }
 
-async function readBytes(request: Request): Promise<Uint8Array> {
+/** The bytes of a body, within its bound. @throws ApiError 413 `request_too_large` */
+export async function readBytes(request: Request): Promise<Uint8Array> {
   if (!request.body) return new Uint8Array();
   let isTooLarge = Number(request.headers.get("content-length") ?? 0) > MAX_JSON_BYTES;
   let chunks: Uint8Array[] = [];
@@ -45,6 +46,11 @@ async function readBytes(request: Request): Promise<Uint8Array> {
   }
   if (isTooLarge) throw tooLarge();
   if (chunks.length === 1 && chunks[0]) return chunks[0];
+  return joined(chunks, size);
+}
+
+/** Chunks as one. */
+export function joined(chunks: readonly Uint8Array[], size: number): Uint8Array {
   const bytes = new Uint8Array(size);
   let at = 0;
   for (const chunk of chunks) {

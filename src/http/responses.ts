@@ -64,7 +64,7 @@ async function reply(c: AppContext, call: ModelCall, parsed: ParsedResponse): Pr
   const first = await output.next();
   const events = made(c, call, parsed, head, first, output);
   if (parsed.request.stream)
-    return eventStream(frames(call, parsed, head, events), () => call.stop("client"), callHeaders(call));
+    return eventStream(frames(c, call, parsed, head, events), () => call.stop("client"), callHeaders(call));
   for (;;) {
     const { done, value } = await events.next();
     if (done) return c.json(value, 200, callHeaders(call));
@@ -97,6 +97,7 @@ async function* made(
 }
 
 async function* frames(
+  c: AppContext,
   call: ModelCall,
   parsed: ParsedResponse,
   head: ResponseHead,
@@ -110,6 +111,7 @@ async function* frames(
       yield frame(event);
     }
   } catch (error) {
+    c.var.ending.failed = true;
     const { code, message } = toApiError(error, call.id);
     const shown = { code: code === "model_overloaded" ? "rate_limit_exceeded" : "server_error", message };
     const state: ResponseState = { ...UNDER_WAY, status: "failed", error: shown };

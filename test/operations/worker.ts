@@ -98,6 +98,7 @@ function counted(env: Record<string, unknown>): object {
     ...env,
     TENANT_GATE: objects("TENANT_GATE"),
     MODEL_DISPATCHER: objects("MODEL_DISPATCHER"),
+    IDEMPOTENCY_STORE: objects("IDEMPOTENCY_STORE"),
     TENANT_DATABASE: objects("TENANT_DATABASE"),
     DB: database("DB"),
     DIRECTORY: database("DIRECTORY"),
@@ -135,7 +136,7 @@ export class ModelDispatcher extends platform.ModelDispatcher {
     super(countedStorage("MODEL_DISPATCHER", ctx), counted(env));
   }
 }
-export const { TenantDatabase } = platform;
+export const { IdempotencyStore, TenantDatabase } = platform;
 
 const callProvider = globalThis.fetch;
 globalThis.fetch = (input, init) => tracked("provider", 0, () => callProvider(input, init));

@@ -48,6 +48,7 @@ const GUEST = {
       objectOf("TENANT_GATE", "TenantGate"),
       objectOf("TENANT_DATABASE", "TenantDatabase"),
       objectOf("MODEL_DISPATCHER", "ModelDispatcher"),
+      objectOf("IDEMPOTENCY_STORE", "IdempotencyStore"),
       objectOf("EMBEDDED_MODEL", "EmbeddedModel"),
     ],
   },

@@ -1,4 +1,4 @@
-import type { ModelDispatcher, TenantDatabase, TenantGate } from "../../src/index";
+import type { IdempotencyStore, ModelDispatcher, TenantDatabase, TenantGate } from "../../src/index";
 
 declare global {
   namespace Cloudflare {
@@ -8,6 +8,7 @@ declare global {
       readonly HYPERDRIVE: Hyperdrive;
       readonly ARTIFACTS: R2Bucket;
       readonly TENANT_GATE: DurableObjectNamespace<TenantGate>;
+      readonly IDEMPOTENCY_STORE: DurableObjectNamespace<IdempotencyStore>;
       readonly MODEL_DISPATCHER: DurableObjectNamespace<ModelDispatcher>;
       readonly TENANT_DATABASE: DurableObjectNamespace<TenantDatabase>;
       readonly TEST_MIGRATIONS: D1Migration[];
