@@ -71,6 +71,7 @@ const Env = DatabaseEnv.extend({
   TENANT_GATE: objects,
   MODEL_DISPATCHER: objects,
   IDEMPOTENCY_STORE: objects,
+  BACKGROUND_RUNS: objects,
   AI: z.custom<AiBinding>(has("run"), "needs the Workers AI binding").optional(),
   /** JSON, as text or as an object; the repository's own catalogue without it. */
   MODEL_CATALOGUE: z.unknown().optional(),

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { BackgroundRunsRpc } from "../durable-objects/background-runs.messages";
 import type { IdempotencyStoreRpc } from "../durable-objects/idempotency-store.messages";
 import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
 import type { GatePorts, ObjectHome } from "../durable-objects/ports";
@@ -17,6 +18,7 @@ import { dataKeys } from "./storage/sealing";
 import { segmentStore } from "./storage/segments";
 import { purgeTenant } from "./stores";
 import { Authenticator } from "./tenancy/authenticate";
+import type { BackgroundRunsOf } from "./tenancy/background";
 import { registerBootstrapKey } from "./tenancy/bootstrap";
 import { assertMinted, type Region, type TenantContext } from "./tenancy/context";
 import { EndUserTokens } from "./tenancy/end-user-tokens";
@@ -32,6 +34,8 @@ export interface Services extends TenancyPorts {
   readonly prices: PriceBook;
   /** What was answered to a tenant's requests with an idempotency key. */
   readonly idempotency: IdempotencyStoreOf;
+  /** A tenant's work that goes on after its callers have left. */
+  readonly background: BackgroundRunsOf;
   /** Settles when the databases answer. */
   readonly ready: () => Promise<void>;
 }
@@ -53,7 +57,12 @@ export function servicesOf(env: object): Services {
     return gateAt(context);
   };
   const idempotencyAt = objectsOf<IdempotencyStoreRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS);
+  const backgroundAt = objectsOf<BackgroundRunsRpc>(config.BACKGROUND_RUNS, config.JURISDICTIONS);
   const services: Services = {
+    background(context) {
+      assertMinted(context);
+      return backgroundAt(context);
+    },
     idempotency(context) {
       assertMinted(context);
       return idempotencyAt(context);

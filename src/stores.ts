@@ -1,4 +1,3 @@
-import type { IdempotencyStoreRpc } from "../durable-objects/idempotency-store.messages";
 import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
 import { bucketOf, type Config, configFrom } from "./config";
 import { objectName } from "./core/object-name";
@@ -39,7 +38,8 @@ export function storeRegistry(env: object): readonly Store[] {
     ...directoryEntries(config),
     journalObjects(config),
     dispatcherRows(config),
-    idempotencyRows(config),
+    rowsOfObject("IdempotencyStore", objectsOf<RowsRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS)),
+    rowsOfObject("BackgroundRuns", objectsOf<RowsRpc>(config.BACKGROUND_RUNS, config.JURISDICTIONS)),
     gateObject(config),
   ];
 }
@@ -111,11 +111,15 @@ function dispatcherRows(config: Config): Store {
   };
 }
 
-/** What was answered to requests with an idempotency key. */
-function idempotencyRows(config: Config): Store {
-  const at = objectsOf<IdempotencyStoreRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS);
+/** What a tenant's own object of some class holds. */
+interface RowsRpc {
+  countRows(): Promise<number>;
+  erase(): Promise<void>;
+}
+
+function rowsOfObject(className: string, at: (tenant: TenantContext) => RowsRpc): Store {
   return {
-    name: "object:IdempotencyStore",
+    name: `object:${className}`,
     owner: "tenant",
     count: (tenant) => at(tenant).countRows(),
     list: async (tenant) => ((await at(tenant).countRows()) > 0 ? [objectName(tenant)] : []),

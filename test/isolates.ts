@@ -109,6 +109,7 @@ function workerOptions(
       TENANT_DATABASE: object("TenantDatabase"),
       MODEL_DISPATCHER: object("ModelDispatcher"),
       IDEMPOTENCY_STORE: object("IdempotencyStore"),
+      BACKGROUND_RUNS: object("BackgroundRuns"),
       ...(local ? { EMBEDDED_MODEL: object("EmbeddedModel") } : {}),
     },
     ...(local ? { serviceBindings: { AI: { name: owner, entrypoint: "LocalAI" } } } : {}),

@@ -83,6 +83,19 @@ export async function listArtifacts(
   return (await pageOfArtifacts(ports.data(tenant), scopeOf(tenant, kind), filter)) ?? unknownCursor();
 }
 
+/** Writes what became of it; nothing where it was deleted meanwhile. */
+export async function rewriteArtifact(
+  ports: TenancyPorts,
+  tenant: TenantContext,
+  kind: Kind,
+  id: string,
+  output: unknown,
+): Promise<void> {
+  const stored = storable(output);
+  if (JSON.stringify(stored).length > MAX_CHARACTERS) throw tooLarge("store");
+  await changeArtifact(ports.data(tenant), scopeOf(tenant, kind), id, { output: stored }, Date.now());
+}
+
 /** @throws ApiError 404 */
 export async function relabelArtifact(
   ports: TenancyPorts,

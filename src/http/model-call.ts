@@ -24,6 +24,8 @@ export interface ModelEndpoint<T extends ParsedCall> {
   readonly parse: (body: unknown) => T;
   /** What the body alone cannot say: stored parts, and what the caller's project allows. */
   readonly prepare?: (c: AppContext, parsed: T) => Promise<T>;
+  /** An answer without a model call of its own; undefined where there is to be one. */
+  readonly instead?: (c: AppContext, parsed: T) => Promise<Response> | undefined;
   /** What this route calls the parameters that the pipeline names as a chat completion does. */
   readonly paramNames?: Readonly<Record<string, string>>;
   readonly reply: (c: AppContext, call: ModelCall, parsed: T) => Promise<Response>;
@@ -36,6 +38,7 @@ export interface ModelEndpoint<T extends ParsedCall> {
 export function modelEndpoint<T extends ParsedCall>({
   parse,
   prepare,
+  instead,
   paramNames,
   reply,
 }: ModelEndpoint<T>): Required<Pick<Route, "handler" | "opening">> {
@@ -59,8 +62,10 @@ export function modelEndpoint<T extends ParsedCall>({
     };
   const handler = async (c: AppContext) => {
     const written = await parsedOf(c);
-    const parsed = prepare ? await prepare(c, written) : written;
     try {
+      const parsed = prepare ? await prepare(c, written) : written;
+      const answer = instead?.(c, parsed);
+      if (answer) return await answer;
       return await reply(c, await startCall(c, parsed.request), parsed);
     } catch (error) {
       throw renamed(error, paramNames);

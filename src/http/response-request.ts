@@ -116,7 +116,14 @@ export function parseResponse(body: unknown): ParsedResponse {
   const isWhole = asked.previous_response_id == null && !written.some(isReference);
   const items = written.filter((item): item is SaidItem => !isReference(item));
   const request = requestOf(asked, items);
-  return { request, asked, items, store: asked.store ?? true, rootId: null, needsMore: !isWhole };
+  return {
+    request,
+    asked,
+    items,
+    store: asked.store ?? true,
+    rootId: null,
+    needsMore: !isWhole || asked.background === true,
+  };
 }
 
 /** The call of the model: instructions first, then everything that was said. */
@@ -161,7 +168,8 @@ function refuseUnsupported(asked: Body): void {
   if (asked.truncation === "auto") throw unsupported("truncation", "what does not fit the model is refused, not cut");
   if (asked.text?.verbosity != null && asked.text.verbosity !== "medium")
     throw unsupported("text.verbosity", "no model here takes it");
-  if (asked.background) throw unsupported("background", "responses are made while their caller waits");
+  if (asked.background && asked.stream)
+    throw unsupported("stream", "a response that is made in the background is fetched when it is there");
   if (asked.tool_choice != null && asked.tool_choice !== "none" && asked.tool_choice !== "auto" && !asked.tools?.length)
     throw new ApiError("invalid_value", "'tool_choice' needs 'tools'.", { param: "tool_choice" });
   if (Array.isArray(asked.input) && asked.input.length === 0 && asked.previous_response_id == null)

@@ -1,7 +1,8 @@
 import { z } from "zod";
-import { assertKeepable, deleteArtifact, keep, mayKeep, retrieveArtifact } from "../artifacts/artifacts";
+import { deleteArtifact, retrieveArtifact } from "../artifacts/artifacts";
 import { ApiError } from "../errors";
-import type { ModelCall, Output } from "../pipeline/model-call";
+import type { ModelCall } from "../pipeline/model-call";
+import { cancelRun } from "../tenancy/background";
 import { newId } from "../tenancy/ids";
 import { toApiError } from "./errors";
 import { commentFrame, eventFrame, eventStream } from "./event-stream";
@@ -9,23 +10,17 @@ import type { AppContext, Handler } from "./handler";
 import { partsQuery, partsToWire } from "./lists";
 import { callHeaders, type ModelEndpoint } from "./model-call";
 import { parseQuery } from "./parse";
-import {
-  earlierItems,
-  inputItemId,
-  inputOf,
-  outputItemId,
-  resolveReferences,
-  responseOf,
-  type StoredInput,
-} from "./response-context";
-import { storedItems } from "./response-items";
-import { type ResponseEvent, ResponseOutput } from "./response-output";
+import { acceptInBackground } from "./response-background";
+import { inputOf, responseOf } from "./response-context";
+import { makeResponse, prepareResponse, storeResponse } from "./response-making";
+import type { ResponseEvent } from "./response-output";
 import { type ResponseHead, type ResponseState, responseToWire, UNDER_WAY, type WireResponse } from "./response-reply";
-import { type ParsedResponse, parseResponse, requestOf } from "./response-request";
+import { type ParsedResponse, parseResponse } from "./response-request";
 
 export const responses: ModelEndpoint<ParsedResponse> = {
   parse: parseResponse,
-  prepare,
+  prepare: (c, parsed) => prepareResponse(c.var, c.var.policy, parsed),
+  instead: (c, parsed) => (parsed.asked.background ? acceptInBackground(c, parsed) : undefined),
   paramNames: {
     messages: "input",
     response_format: "text.format",
@@ -34,22 +29,6 @@ export const responses: ModelEndpoint<ParsedResponse> = {
   },
   reply,
 };
-
-/** Adds what was said before, and decides whether the response is stored. */
-async function prepare(c: AppContext, parsed: ParsedResponse): Promise<ParsedResponse> {
-  const { services, tenant, policy } = c.var;
-  const { asked } = parsed;
-  const store = parsed.store && mayKeep(policy);
-  const items = Array.isArray(asked.input) ? await resolveReferences(services, tenant, asked.input) : parsed.items;
-  if (store) assertKeepable(items, "input");
-  if (!parsed.needsMore) return { ...parsed, store };
-  const earlier =
-    asked.previous_response_id == null
-      ? { items: [], rootId: null }
-      : await earlierItems(services, tenant, asked.previous_response_id);
-  const request = requestOf(asked, [...earlier.items, ...items]);
-  return { ...parsed, items, request, store, rootId: earlier.rootId };
-}
 
 async function reply(c: AppContext, call: ModelCall, parsed: ParsedResponse): Promise<Response> {
   const head: ResponseHead = {
@@ -62,37 +41,15 @@ async function reply(c: AppContext, call: ModelCall, parsed: ParsedResponse): Pr
   const output = call.output[Symbol.asyncIterator]();
   // A failure before the first token is an ordinary error reply.
   const first = await output.next();
-  const events = made(c, call, parsed, head, first, output);
+  const save = async (whole: WireResponse) => {
+    if (parsed.store) await storeResponse(c.var, parsed, whole);
+  };
+  const events = makeResponse({ call, parsed, head, first, rest: output }, save);
   if (parsed.request.stream)
     return eventStream(frames(c, call, parsed, head, events), () => call.stop("client"), callHeaders(call));
   for (;;) {
     const { done, value } = await events.next();
     if (done) return c.json(value, 200, callHeaders(call));
-  }
-}
-
-/** The events of a response in the making. @returns the whole of it, stored where it is to be */
-async function* made(
-  c: AppContext,
-  call: ModelCall,
-  parsed: ParsedResponse,
-  head: ResponseHead,
-  first: IteratorResult<Output>,
-  rest: AsyncIterator<Output>,
-): AsyncGenerator<ResponseEvent, WireResponse> {
-  const output = new ResponseOutput((type, index) => outputItemId(head.id, type === "message" ? "msg" : "fc", index));
-  try {
-    const response = responseToWire(head, parsed, UNDER_WAY);
-    yield { type: "response.created", response };
-    yield { type: "response.in_progress", response };
-    for (let next = first; !next.done; next = await rest.next()) yield* output.push(next.value);
-    yield* output.end();
-    const whole = responseToWire(head, parsed, ended(call, output));
-    if (parsed.store) await store(c, parsed, head, whole);
-    yield { type: `response.${whole.status}`, response: whole };
-    return whole;
-  } finally {
-    await rest.return?.();
   }
 }
 
@@ -119,27 +76,6 @@ async function* frames(
   }
 }
 
-function ended(call: ModelCall, output: ResponseOutput): ResponseState {
-  const cut = output.finish === "length" || output.finish === "content_filter";
-  return {
-    status: cut ? "incomplete" : "completed",
-    output: output.items,
-    usage: call.usage,
-    completedAt: cut ? null : Math.floor(Date.now() / 1000),
-    error: null,
-    incompleteReason: cut ? (output.finish === "length" ? "max_output_tokens" : "content_filter") : null,
-  };
-}
-
-async function store(c: AppContext, parsed: ParsedResponse, head: ResponseHead, whole: WireResponse): Promise<void> {
-  const { id, model } = head;
-  const input: StoredInput = { items: storedItems(parsed.items, (index) => inputItemId(id, index)) };
-  await keep(c.var.services, c.var.tenant, {
-    ...{ id, kind: "response", model, metadata: whole.metadata, input, output: whole },
-    ...{ rootId: parsed.rootId ?? id, createdAtMs: Date.now() },
-  });
-}
-
 const RetrieveQuery = z.strictObject({
   include: z.array(z.string().max(64)).max(16).optional(),
   stream: z.stringbool().optional(),
@@ -162,16 +98,18 @@ export const getResponse: Handler = async (c) => {
 
 export const deleteResponse: Handler = async (c) => {
   const id = responseId(c);
+  const { status } = responseOf(await rowOf(c));
+  if (status === "queued" || status === "in_progress") await cancelRun(c.var.services.background, c.var.tenant, id);
   await deleteArtifact(c.var.services, c.var.tenant, "response", id);
   return c.json({ id, object: "response" as const, deleted: true });
 };
 
 export const cancelResponse: Handler = async (c) => {
-  const { status } = responseOf(await rowOf(c));
-  throw new ApiError(
-    "conflict",
-    `Only a response that is made in the background can be cancelled; this one is ${status}.`,
-  );
+  const { services, tenant } = c.var;
+  const { background, status } = responseOf(await rowOf(c));
+  if (!background) throw new ApiError("conflict", "Only a response that is made in the background can be cancelled.");
+  if (status === "queued" || status === "in_progress") await cancelRun(services.background, tenant, responseId(c));
+  return c.json(responseOf(await rowOf(c)));
 };
 
 export const getInputItems: Handler = async (c) => {

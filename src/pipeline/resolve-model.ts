@@ -11,10 +11,15 @@ import type { ChatRequest, EmbeddingRequest, ModelRequest } from "./model-reques
  */
 export async function resolveModel(call: ModelCall): Promise<void> {
   const { request, ports, caller } = call;
-  const model = ports.catalogue.find(request.model);
+  call.model = callableModel(ports.catalogue, caller, request);
+}
+
+/** The model of a request, while its caller may call it and it can do what is asked. @throws ApiError */
+export function callableModel(catalogue: ModelCatalogue, caller: Authenticated, request: ModelRequest): Model {
+  const model = catalogue.find(request.model);
   if (!model || !isCallable(caller, model)) throw modelNotFound(request.model);
   assertCan(model, request);
-  call.model = model;
+  return model;
 }
 
 /** The same without knowing who calls; undefined for a model that does not exist or cannot do it. */

@@ -304,3 +304,66 @@ describe("a model that fails", () => {
     expect(streamFindings).toEqual([]);
   });
 });
+
+describe("a response in the background", () => {
+  const background = (more: object = {}) =>
+    responses().create({ model: MOCK, input: "take your time", background: true, ...more });
+  const until = (id: string, status: string) =>
+    expect.poll(async () => (await responses().retrieve(id)).status, { timeout: 10_000 }).toBe(status);
+
+  it("is queued at once, made without its caller, and then there with its usage", async () => {
+    mock.script({ text: "at last", firstByteMs: 200 });
+    const queued = await background({ metadata: { a: "b" } });
+    expect(queued).toMatchObject({ status: "queued", output: [], background: true });
+    await until(queued.id, "completed");
+    const made = await responses().retrieve(queued.id);
+    expect(made.output_text ?? JSON.stringify(made.output)).toContain("at last");
+    expect(made).toMatchObject({ background: true, metadata: { a: "b" } });
+    expect(made.usage?.output_tokens).toBeGreaterThan(0);
+    const next = await responses().create({ model: MOCK, input: "and?", previous_response_id: queued.id });
+    expect(next.previous_response_id).toBe(queued.id);
+    const { data } = await tenant.client.get<{ data: { route: string; api_key_id: string }[] }>("/tenantry/decisions");
+    expect(data[1]).toMatchObject({ route: "/v1/responses", outcome: "completed", api_key_id: tenant.keyId });
+  });
+
+  it("is cancelled in the middle, and the model is told", async () => {
+    mock.script({ tokens: 1_000, tokenMs: 20 });
+    const { id } = await background();
+    await until(id, "in_progress");
+    await expect.poll(() => mock.counters.inFlight).toBe(1);
+    expect((await responses().cancel(id)).status).toBe("cancelled");
+    await expect.poll(() => mock.counters.inFlight).toBe(0);
+    expect((await responses().cancel(id)).status).toBe("cancelled"); // over is over
+    const { id: whole } = await responses().create({ model: MOCK, input: "x", max_output_tokens: 16 });
+    await expect(responses().cancel(whole)).rejects.toMatchObject({ status: 409 });
+  });
+
+  it("says what went wrong", async () => {
+    mock.script({ status: 500 });
+    const { id } = await background();
+    await until(id, "failed");
+    expect((await responses().retrieve(id)).error).toMatchObject({ code: "server_error" });
+  });
+
+  it("is refused at once for what its model cannot do, and where nothing may be kept", async () => {
+    await expect(background({ model: "nothing" })).rejects.toMatchObject({ status: 404, param: "model" });
+    await expect(background({ model: MODEL, tools })).rejects.toMatchObject({ status: 400, param: "tools" });
+    await expect(background({ store: false })).rejects.toMatchObject({ status: 400, param: "background" });
+    await expect(background({ stream: true })).rejects.toMatchObject({ status: 400, param: "stream" });
+  });
+
+  it("waits in its tenant's line when many are asked for, and all are made", async () => {
+    mock.script({ text: "done", firstByteMs: 50 });
+    const ids = await Promise.all(Array.from({ length: 40 }, async () => (await background()).id));
+    for (const id of ids) await until(id, "completed");
+  }, 30_000);
+
+  it("is gone when it is deleted in the middle", async () => {
+    mock.script({ tokens: 1_000, tokenMs: 20 });
+    const { id } = await background();
+    await until(id, "in_progress");
+    await responses().delete(id);
+    await expect(responses().retrieve(id)).rejects.toMatchObject({ status: 404 });
+    await expect.poll(() => mock.counters.inFlight).toBe(0);
+  });
+});

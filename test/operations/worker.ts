@@ -99,6 +99,7 @@ function counted(env: Record<string, unknown>): object {
     TENANT_GATE: objects("TENANT_GATE"),
     MODEL_DISPATCHER: objects("MODEL_DISPATCHER"),
     IDEMPOTENCY_STORE: objects("IDEMPOTENCY_STORE"),
+    BACKGROUND_RUNS: objects("BACKGROUND_RUNS"),
     TENANT_DATABASE: objects("TENANT_DATABASE"),
     DB: database("DB"),
     DIRECTORY: database("DIRECTORY"),
@@ -136,7 +137,7 @@ export class ModelDispatcher extends platform.ModelDispatcher {
     super(countedStorage("MODEL_DISPATCHER", ctx), counted(env));
   }
 }
-export const { IdempotencyStore, TenantDatabase } = platform;
+export const { BackgroundRuns, IdempotencyStore, TenantDatabase } = platform;
 
 const callProvider = globalThis.fetch;
 globalThis.fetch = (input, init) => tracked("provider", 0, () => callProvider(input, init));

@@ -49,6 +49,7 @@ const GUEST = {
       objectOf("TENANT_DATABASE", "TenantDatabase"),
       objectOf("MODEL_DISPATCHER", "ModelDispatcher"),
       objectOf("IDEMPOTENCY_STORE", "IdempotencyStore"),
+      objectOf("BACKGROUND_RUNS", "BackgroundRuns"),
       objectOf("EMBEDDED_MODEL", "EmbeddedModel"),
     ],
   },

@@ -1,4 +1,4 @@
-import type { IdempotencyStore, ModelDispatcher, TenantDatabase, TenantGate } from "../../src/index";
+import type { BackgroundRuns, IdempotencyStore, ModelDispatcher, TenantDatabase, TenantGate } from "../../src/index";
 
 declare global {
   namespace Cloudflare {
@@ -8,6 +8,7 @@ declare global {
       readonly HYPERDRIVE: Hyperdrive;
       readonly ARTIFACTS: R2Bucket;
       readonly TENANT_GATE: DurableObjectNamespace<TenantGate>;
+      readonly BACKGROUND_RUNS: DurableObjectNamespace<BackgroundRuns>;
       readonly IDEMPOTENCY_STORE: DurableObjectNamespace<IdempotencyStore>;
       readonly MODEL_DISPATCHER: DurableObjectNamespace<ModelDispatcher>;
       readonly TENANT_DATABASE: DurableObjectNamespace<TenantDatabase>;
