@@ -4,6 +4,7 @@ import type { ChatMessage } from "../inference/provider";
 import type { ChatRequest } from "../pipeline/model-request";
 import { Metadata } from "./metadata";
 import { parse } from "./parse";
+import { assertStrict } from "./strict-schema";
 
 /** Bounds of a chat request; the body's size bounds the rest. */
 const MAX_MESSAGES = 4_096;
@@ -223,6 +224,12 @@ function refuseUnsupported(body: ChatBody): void {
   if (body.tool_choice !== undefined && body.tool_choice !== "none" && !body.tools?.length) {
     throw new ApiError("invalid_value", "'tool_choice' needs 'tools'.", { param: "tool_choice" });
   }
+  if (body.response_format?.type === "json_schema") {
+    const { schema, strict } = body.response_format.json_schema;
+    assertStrict(schema, strict, "response_format.json_schema.schema");
+  }
+  for (const [index, { function: tool }] of (body.tools ?? []).entries())
+    assertStrict(tool.parameters, tool.strict, `tools[${index}].function.parameters`);
   body.messages.forEach((message, index) => {
     if (message.role === "assistant" && message.content == null && !message.tool_calls?.length) {
       const param = `messages[${index}].content`;

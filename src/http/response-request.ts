@@ -7,6 +7,7 @@ import { Metadata } from "./metadata";
 import type { ParsedCall } from "./model-call";
 import { parse } from "./parse";
 import { type InputItem, InputItems, isReference, messagesOf, type SaidItem } from "./response-items";
+import { assertStrict } from "./strict-schema";
 
 const Tool = z.strictObject({
   type: z.literal("function"),
@@ -170,6 +171,10 @@ function refuseUnsupported(asked: Body): void {
     throw unsupported("text.verbosity", "no model here takes it");
   if (asked.background && asked.stream)
     throw unsupported("stream", "a response that is made in the background is fetched when it is there");
+  const format = asked.text?.format;
+  if (format?.type === "json_schema") assertStrict(format.schema, format.strict, "text.format.schema");
+  for (const [index, tool] of (asked.tools ?? []).entries())
+    assertStrict(tool.parameters, tool.strict, `tools[${index}].parameters`);
   if (asked.tool_choice != null && asked.tool_choice !== "none" && asked.tool_choice !== "auto" && !asked.tools?.length)
     throw new ApiError("invalid_value", "'tool_choice' needs 'tools'.", { param: "tool_choice" });
   if (Array.isArray(asked.input) && asked.input.length === 0 && asked.previous_response_id == null)

@@ -33,7 +33,10 @@ const tools = [
     type: "function" as const,
     name: "look_up",
     description: "Looks an order up.",
-    parameters: { type: "object", properties: { order: { type: "string" } }, required: ["order"] },
+    parameters: {
+      ...{ type: "object", properties: { order: { type: "string" } }, required: ["order"] },
+      additionalProperties: false,
+    },
     strict: true,
   },
 ];
@@ -175,6 +178,16 @@ describe("function tools", () => {
       "input",
     ],
     [{ reasoning: { effort: "high" }, model: MODEL }, "unsupported_parameter", "reasoning.effort"],
+    [
+      { text: { format: { type: "json_schema", name: "x", strict: true, schema: { type: "object" } } } },
+      "invalid_value",
+      "text.format.schema",
+    ],
+    [
+      { tools: [{ type: "function", name: "f", strict: true, parameters: { type: "string" } }] },
+      "invalid_value",
+      "tools[0].parameters",
+    ],
     [{ conversation: "conv_1" }, "unsupported_parameter", "conversation"],
     [{ input: [{ role: "user", content: 7 }] }, "invalid_value", "input[0].content"],
     [{ input: [] }, "invalid_value", "input"],

@@ -1,0 +1,15 @@
+import { strictProblem } from "../core/strict-schema";
+import { ApiError } from "../errors";
+
+/**
+ * `strict: true` is a promise, so a schema that cannot be promised is refused and not tried.
+ * @param param of the schema, in the contract's spelling
+ * @throws ApiError `invalid_value`
+ */
+export function assertStrict(schema: unknown, strict: boolean | null | undefined, param: string): void {
+  const problem = strict ? strictProblem(schema) : undefined;
+  if (!problem) return;
+  const at = problem.path.map((step) => (typeof step === "number" ? `[${step}]` : `.${step}`)).join("");
+  const message = `Invalid schema for '${param}' with 'strict': at '${param}${at}', ${problem.message}.`;
+  throw new ApiError("invalid_value", message, { param });
+}
