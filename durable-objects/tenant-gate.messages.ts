@@ -6,6 +6,7 @@ import type { RateRefusal } from "../src/core/rate-windows";
 import type { Estimates } from "../src/core/reconciliation";
 import type { DecisionRecord } from "../src/core/records";
 import { CALL_KINDS, type CallKind } from "../src/core/records";
+import type { WrappedKey } from "./ports";
 import type { RefusedChange } from "./tenant-facts";
 
 /**
@@ -312,6 +313,8 @@ export interface TenantGateRpc {
   returnLease(request: ReturnRequest): Promise<void>;
   change(request: ChangeRequest): Promise<ChangeReply>;
   policy(): Promise<PolicySnapshot | null>;
+  /** The tenant's data key, wrapped: worth nothing without the deployment's own. */
+  dataKey(): Promise<WrappedKey | null>;
   /** Whether nothing of the tenant lies anywhere yet. */
   isEmpty(): Promise<boolean>;
   decisions(query: JournalQuery): Promise<JournalPage>;

@@ -23,7 +23,7 @@ import { GroupCommit } from "./group-commit";
 import { GateJournal } from "./journal";
 import { journalSums } from "./journal-sums";
 import { limitStates } from "./limits-view";
-import type { GatePorts, ObjectHome } from "./ports";
+import type { GatePorts, ObjectHome, WrappedKey } from "./ports";
 import { alertRecord, RefusalTally, type RefusedRequest } from "./refusals";
 import { nextPurgeMs } from "./retention";
 import { JournalSegments } from "./segments";
@@ -208,6 +208,10 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async policy(): Promise<PolicySnapshot | null> {
       return this.#store.policy;
+    }
+
+    async dataKey(): Promise<WrappedKey | null> {
+      return this.#store.hasDataKey ? this.#store.dataKey : null;
     }
 
     async limits(models: readonly string[]): Promise<LimitsReply | null> {

@@ -14,6 +14,7 @@ import { purgeDeleted } from "./data/table-stores";
 import type { Model } from "./inference/catalogue";
 import { providerFor } from "./inference/providers";
 import type { PipelinePorts } from "./pipeline/model-call";
+import { type FileStore, fileStore } from "./storage/files";
 import { dataKeys } from "./storage/sealing";
 import { segmentStore } from "./storage/segments";
 import { purgeTenant } from "./stores";
@@ -32,6 +33,7 @@ import type { TenancyPorts } from "./tenancy/ports";
 export interface Services extends TenancyPorts {
   readonly pipeline: PipelinePorts;
   readonly prices: PriceBook;
+  readonly files: FileStore;
   /** What was answered to a tenant's requests with an idempotency key. */
   readonly idempotency: IdempotencyStoreOf;
   /** A tenant's work that goes on after its callers have left. */
@@ -58,7 +60,12 @@ export function servicesOf(env: object): Services {
   };
   const idempotencyAt = objectsOf<IdempotencyStoreRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS);
   const backgroundAt = objectsOf<BackgroundRunsRpc>(config.BACKGROUND_RUNS, config.JURISDICTIONS);
+  const files = fileStore({
+    bucket: (tenant) => bucketOf(config, tenant.region as Region),
+    dataKeys: dataKeys(config.WRAPPING_KEYS),
+  });
   const services: Services = {
+    files,
     background(context) {
       assertMinted(context);
       return backgroundAt(context);

@@ -2,6 +2,7 @@ import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.mes
 import { bucketOf, type Config, configFrom } from "./config";
 import { objectName } from "./core/object-name";
 import { tableStores } from "./data/table-stores";
+import { filePrefix } from "./storage/files";
 import { erasePrefix, listPrefix } from "./storage/prefix";
 import { journalPrefix } from "./storage/segments";
 import type { TenantContext } from "./tenancy/context";
@@ -36,7 +37,8 @@ export function storeRegistry(env: object): readonly Store[] {
     ...(config.databases.offered.includes("bridge") ? [tenantSchema(config)] : []),
     databaseObject(config),
     ...directoryEntries(config),
-    journalObjects(config),
+    objectsUnder(config, "journal", journalPrefix),
+    objectsUnder(config, "files", filePrefix),
     dispatcherRows(config),
     rowsOfObject("IdempotencyStore", objectsOf<RowsRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS)),
     rowsOfObject("BackgroundRuns", objectsOf<RowsRpc>(config.BACKGROUND_RUNS, config.JURISDICTIONS)),
@@ -82,14 +84,15 @@ function directoryEntries({ directory }: Config): Store[] {
   }));
 }
 
-function journalObjects(config: Config): Store {
+/** What lies in object storage under a prefix of the tenant's own. */
+function objectsUnder(config: Config, name: string, prefixOf: (tenant: TenantContext) => string): Store {
   const bucket = (tenant: TenantContext) => bucketOf(config, tenant.region);
   return {
-    name: "r2:ARTIFACTS/journal",
+    name: `r2:ARTIFACTS/${name}`,
     owner: "tenant",
-    count: async (tenant) => (await listPrefix(bucket(tenant), journalPrefix(tenant))).length,
-    list: async (tenant, limit) => (await listPrefix(bucket(tenant), journalPrefix(tenant))).slice(0, limit),
-    erase: (tenant) => erasePrefix(bucket(tenant), journalPrefix(tenant)),
+    count: async (tenant) => (await listPrefix(bucket(tenant), prefixOf(tenant))).length,
+    list: async (tenant, limit) => (await listPrefix(bucket(tenant), prefixOf(tenant))).slice(0, limit),
+    erase: (tenant) => erasePrefix(bucket(tenant), prefixOf(tenant)),
   };
 }
 

@@ -11,7 +11,15 @@ export interface Plan {
   readonly weight: number;
   /** What its requests may ask for as `service_tier`. */
   readonly tiers: readonly ServiceTier[];
+  readonly files: FileQuota;
 }
+
+/** What a tenant's files may take up in all. */
+export interface FileQuota {
+  readonly count: number;
+  readonly bytes: number;
+}
+const GIBIBYTE = 1024 ** 3;
 
 /**
  * Plans as versioned configuration: what a tenant has until its operator changes it. Tokens are prompt and output
@@ -24,6 +32,7 @@ export const PLANS = {
     modelDefaults: { requestsPerMinute: 60, tokensPerMinute: 40_000 },
     weight: 1,
     tiers: ["default", "flex"],
+    files: { count: 100, bytes: GIBIBYTE },
   },
   standard: {
     inFlight: 32,
@@ -31,6 +40,7 @@ export const PLANS = {
     modelDefaults: { requestsPerMinute: 600, tokensPerMinute: 400_000 },
     weight: 4,
     tiers: ["priority", "default", "flex"],
+    files: { count: 10_000, bytes: 100 * GIBIBYTE },
   },
   premium: {
     inFlight: 256,
@@ -38,6 +48,7 @@ export const PLANS = {
     modelDefaults: { requestsPerMinute: 6_000, tokensPerMinute: 4_000_000 },
     weight: 16,
     tiers: ["priority", "default", "flex"],
+    files: { count: 100_000, bytes: 1_000 * GIBIBYTE },
   },
 } as const satisfies Record<string, Plan>;
 
@@ -48,6 +59,8 @@ export const DEFAULT_PLAN = "standard";
 /** The plan of a policy; one that a later version knows and this one does not is the default. */
 export const planOf = ({ plan }: Pick<PolicySnapshot, "plan">): Plan =>
   Object.hasOwn(PLANS, plan) ? PLANS[plan as PlanName] : PLANS[DEFAULT_PLAN];
+
+export const filesOf = (policy: Pick<PolicySnapshot, "plan">): FileQuota => planOf(policy).files;
 
 /** The same policy under another plan: what the operator set by hand stays. */
 export function withPlan(policy: PolicySnapshot, plan: PlanName): PolicySnapshot {

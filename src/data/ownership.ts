@@ -9,6 +9,7 @@ export const TENANT_TABLES = {
   serviceAccount: { name: "id" },
   journalSegment: { name: "objectKey" },
   artifact: { name: "id" },
+  file: { name: "id" },
 } as const satisfies { readonly [K in keyof Tables]?: { readonly name: keyof Tables[K]["_"]["columns"] } };
 
 /** The operator's, under the tenant `platform`; `about` is the column that says which tenant a row tells of. */

@@ -160,3 +160,24 @@ export const artifact = pgTable(
     index("artifact_by_root").on(t.tenantId, t.rootId, t.createdAtMs),
   ],
 );
+
+export const file = pgTable(
+  "file",
+  {
+    ...owner(),
+    id: text("id").notNull(),
+    endUser: text("end_user").notNull(),
+    filename: text("filename").notNull(),
+    purpose: text("purpose").notNull(),
+    bytes: count("bytes").notNull(),
+    sha256: text("sha256").notNull(),
+    sealedKey: text("sealed_key").notNull(),
+    expiresAtMs: milliseconds("expires_at"),
+    ...lifetime(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("file_by_creation").on(t.tenantId, t.createdAtMs, t.id),
+    index("file_by_expiry").on(t.tenantId, t.expiresAtMs),
+  ],
+);

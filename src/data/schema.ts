@@ -177,3 +177,27 @@ export const artifact = sqliteTable(
     index("artifact_by_root").on(t.tenantId, t.rootId, t.createdAtMs),
   ],
 );
+
+/** Uploaded files; their bytes lie sealed in object storage. */
+export const file = sqliteTable(
+  "file",
+  {
+    ...owner,
+    id: text("id").notNull(),
+    /** Whose it is beside the tenant; empty where the tenant's own server uploaded it. */
+    endUser: text("end_user").notNull(),
+    filename: text("filename").notNull(),
+    purpose: text("purpose").notNull(),
+    bytes: integer("bytes").notNull(),
+    sha256: text("sha256").notNull(),
+    /** The file's own key, sealed with the tenant's, base64. */
+    sealedKey: text("sealed_key").notNull(),
+    expiresAtMs: integer("expires_at"),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    index("file_by_creation").on(t.tenantId, t.createdAtMs, t.id),
+    index("file_by_expiry").on(t.tenantId, t.expiresAtMs),
+  ],
+);

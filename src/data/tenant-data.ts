@@ -1,4 +1,4 @@
-import { and, count, eq, getTableColumns, getTableName, isNotNull, isNull, lte, type SQL, sql } from "drizzle-orm";
+import { and, count, eq, getTableColumns, getTableName, isNotNull, isNull, lte, type SQL, sql, sum } from "drizzle-orm";
 import type { SQLiteColumn, SQLiteTable, SQLiteUpdateSetSource } from "drizzle-orm/sqlite-core";
 import type { SqliteRemoteDatabase } from "drizzle-orm/sqlite-proxy";
 import { assertMinted, type TenantContext } from "../tenancy/context";
@@ -106,6 +106,15 @@ export class TenantData {
       .from(table as SQLiteTable)
       .where(this.#scope(table, where));
     return rows.at(0)?.rows ?? 0;
+  }
+
+  /** The sum of a column over the rows that match. */
+  async total(table: TenantTable, column: SQLiteColumn, where?: SQL): Promise<number> {
+    const rows = await this.#builder
+      .select({ total: sum(column) })
+      .from(table as SQLiteTable)
+      .where(this.#scope(table, where));
+    return Number(rows.at(0)?.total ?? 0);
   }
 
   /** One column of the rows that match, as text. */

@@ -59,7 +59,9 @@ function errorOf(issue: Issue): ApiError {
     const param = nameOf([...issue.path, issue.keys[0] ?? ""]);
     return new ApiError("unknown_parameter", `Unknown parameter: '${param}'.`, { param });
   }
-  if ((issue.code === "invalid_type" || issue.code === "invalid_union") && issue.input === undefined) {
+  const isMissing =
+    ["invalid_type", "invalid_union", "invalid_value"].includes(issue.code) && issue.input === undefined;
+  if (isMissing) {
     return new ApiError("missing_required_parameter", `Missing required parameter: '${at}'.`, { param: at });
   }
   const where = at === "" ? "the request body" : `'${at}'`;

@@ -10,6 +10,7 @@ import { getDecisions } from "./decisions";
 import { embeddings } from "./embeddings";
 import { postEndUserToken } from "./end-user-tokens";
 import { deleteEndpoint, getEndpoints, postEndpoint } from "./endpoints";
+import { getFile, getFileContent, getFiles, postFile, removeFile } from "./files";
 import type { Handler } from "./handler";
 import { getHealth } from "./health";
 import { getIsolation, postIsolation } from "./isolation";
@@ -71,6 +72,7 @@ const inference = <T extends ParsedCall>(path: string, endpoint: ModelEndpoint<T
 });
 
 const COMPLETION = "/v1/chat/completions/:completion_id";
+const FILE = "/v1/files/:file_id";
 const RESPONSE = "/v1/responses/:response_id";
 const PROJECT = "/v1/organization/projects/:project_id";
 /** Names of models may contain slashes, which a path carries as %2F. */
@@ -98,6 +100,12 @@ export const ROUTES: readonly Route[] = [
   control("data", "GET", `${RESPONSE}/input_items`, getInputItems),
   control("data", "GET", "/v1/models", listModels),
   control("data", "GET", "/v1/models/:model{.+}", getModel),
+
+  control("data", "POST", "/v1/files", postFile),
+  control("data", "GET", "/v1/files", getFiles),
+  control("data", "GET", FILE, getFile),
+  control("data", "DELETE", FILE, removeFile),
+  control("data", "GET", `${FILE}/content`, getFileContent),
 
   control("account", "POST", "/v1/tenantry/end_user_tokens", postEndUserToken),
   control("account", "GET", "/v1/tenantry/decisions", getDecisions),

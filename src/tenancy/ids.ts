@@ -10,6 +10,7 @@ const PREFIXES = {
   chatCompletion: "chatcmpl-",
   toolCall: "call_",
   response: "resp_",
+  file: "file-",
   moderation: "modr-",
   functionCall: "fc_",
   endpoint: "ep_",

@@ -64,6 +64,7 @@ const FORBIDDEN: readonly Case[] = [
   ["src/tenancy/x.ts", 'import { meter } from "../pipeline/meter";'],
   ["src/tenancy/authenticate.ts", 'import { eq } from "drizzle-orm";'],
   ["src/artifacts/x.ts", 'import { eq } from "drizzle-orm";'],
+  ["src/files/x.ts", 'import { eq } from "drizzle-orm";'],
   ["src/audit/x.ts", 'import { mint } from "../tenancy/context";'],
   ["src/metering/x.ts", 'import { drizzle } from "drizzle-orm/d1";'],
   ["src/guard/x.ts", 'import { readJson } from "../http/json-body";'],

@@ -49,6 +49,7 @@ export const KEY_OF: Readonly<Record<TableKey, readonly string[]>> = {
   usageRollup: ["hourMs", "projectId", "gate", "kind", "model", "keyId", "serviceTier", "batch", "endUser"],
   journalSegment: ["gate", "firstSeq"],
   artifact: ["id"],
+  file: ["id"],
 };
 
 /** A row with something of its own in every text column; `name` makes its key. References are left out. */

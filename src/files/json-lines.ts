@@ -1,0 +1,105 @@
+import { z } from "zod";
+
+/** Purposes whose files are JSON Lines, and what a line of each must be. */
+const text = z.string();
+const LINES = {
+  batch: z.looseObject({
+    custom_id: text.min(1).max(512),
+    method: z.literal("POST"),
+    url: z.string().startsWith("/v1/"),
+    body: z.looseObject({ model: text.min(1) }),
+  }),
+  "fine-tune": z.looseObject({
+    messages: z
+      .array(z.looseObject({ role: z.enum(["system", "developer", "user", "assistant", "tool"]) }))
+      .min(1)
+      .refine((messages) => messages.some(({ role }) => role === "assistant"), "there is no message of the assistant"),
+  }),
+} as const;
+type LinedPurpose = keyof typeof LINES;
+const PURPOSES = Object.keys(LINES) as LinedPurpose[];
+
+const MAX_LINE_CHARACTERS = 2 * 1024 * 1024;
+
+/**
+ * Looks at a file as it passes, line by line. The purpose may be told only after the file, so the first mistake for
+ * each purpose is kept.
+ */
+export class JsonLines {
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+  readonly #problems = new Map<LinedPurpose, string>();
+  readonly #customIds = new Set<string>();
+  #rest = "";
+  #line = 0;
+  #lines = 0;
+
+  push(bytes: Uint8Array): void {
+    if (this.#isHopeless) return;
+    this.#read(() => this.#decoder.decode(bytes, { stream: true }));
+  }
+
+  end(): void {
+    if (!this.#isHopeless) this.#read(() => `${this.#decoder.decode()}\n`);
+    if (this.#lines === 0) this.#problem("the file has no lines");
+  }
+
+  /** What is wrong with it for a purpose; undefined where nothing is, or where it need not be JSON Lines. */
+  problemFor(purpose: string): string | undefined {
+    return this.#problems.get(purpose as LinedPurpose);
+  }
+
+  get #isHopeless(): boolean {
+    return this.#problems.size === PURPOSES.length;
+  }
+
+  #read(decode: () => string): void {
+    try {
+      this.#rest += decode();
+    } catch {
+      this.#problem(`line ${this.#line + 1}: not valid UTF-8`);
+      return;
+    }
+    let from = 0;
+    for (let to = this.#rest.indexOf("\n"); to >= 0; to = this.#rest.indexOf("\n", from)) {
+      this.#check(this.#rest.slice(from, to));
+      from = to + 1;
+    }
+    this.#rest = this.#rest.slice(from);
+    if (this.#rest.length > MAX_LINE_CHARACTERS) {
+      this.#problem(`line ${this.#line + 1}: longer than ${MAX_LINE_CHARACTERS} characters`);
+      this.#rest = "";
+    }
+  }
+
+  #check(line: string): void {
+    this.#line++;
+    if (line.trim() === "") return;
+    this.#lines++;
+    let value: unknown;
+    try {
+      value = JSON.parse(line);
+    } catch {
+      this.#problem(`line ${this.#line}: not JSON`);
+      return;
+    }
+    for (const purpose of PURPOSES) {
+      if (this.#problems.has(purpose)) continue;
+      const [issue] = LINES[purpose].safeParse(value).error?.issues ?? [];
+      if (issue) this.#problem(`line ${this.#line}: '${issue.path.join(".")}' ${issue.message}`, purpose);
+    }
+    this.#checkCustomId(value);
+  }
+
+  #checkCustomId(value: unknown): void {
+    if (this.#problems.has("batch")) return;
+    const { custom_id } = value as { custom_id: string };
+    if (this.#customIds.has(custom_id))
+      this.#problem(`line ${this.#line}: the custom_id '${custom_id}' is there twice`, "batch");
+    this.#customIds.add(custom_id);
+  }
+
+  #problem(message: string, ...purposes: readonly LinedPurpose[]): void {
+    for (const purpose of purposes.length > 0 ? purposes : PURPOSES)
+      if (!this.#problems.has(purpose)) this.#problems.set(purpose, message);
+  }
+}

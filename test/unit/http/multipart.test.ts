@@ -1,0 +1,101 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { readForm } from "../../../src/http/multipart";
+import { anyCuts, pieces } from "../providers/calls";
+
+const encoder = new TextEncoder();
+const TYPE = "multipart/form-data; boundary=xyz";
+
+function requestOf(chunks: readonly Uint8Array[], more: { readonly error?: Error; readonly onPull?: () => void } = {}) {
+  const left = [...chunks];
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        more.onPull?.();
+        const next = left.shift();
+        if (next) controller.enqueue(next);
+        else if (more.error) controller.error(more.error);
+        else controller.close();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  return { body, headers: new Headers({ "content-type": TYPE }) } as unknown as Request;
+}
+const part = (name: string, value: string, filename?: string) =>
+  `--xyz\r\ncontent-disposition: form-data; name="${name}"${filename === undefined ? "" : `; filename="${filename}"`}\r\n\r\n${value}\r\n`;
+const form = (...parts: readonly string[]) => encoder.encode(`${parts.join("")}--xyz--\r\n`);
+const readAll = async (content: AsyncIterable<Uint8Array>) => {
+  let text = "";
+  const decoder = new TextDecoder();
+  for await (const bytes of content) text += decoder.decode(bytes, { stream: true });
+  return text + decoder.decode();
+};
+
+describe("a form with a file", () => {
+  it("is read the same wherever its bytes are cut, the field before the file or after it", async () => {
+    const plain = fc.string({ unit: "grapheme", maxLength: 200 }).filter((text) => !text.includes("--xyz"));
+    await fc.assert(
+      fc.asyncProperty(plain, plain, fc.boolean(), anyCuts, async (content, purpose, isFirst, cuts) => {
+        const [field, file] = [part("purpose", purpose), part("file", content, "a.txt")];
+        const bytes = isFirst ? form(field, file) : form(file, field);
+        const read = await readForm(
+          requestOf(pieces(bytes, cuts).filter(({ byteLength }) => byteLength > 0)),
+          async (uploaded, fields) => {
+            const text = await readAll(uploaded.content);
+            return [uploaded.filename, text, (await fields).get("purpose")];
+          },
+        );
+        expect(read).toEqual(["a.txt", content, purpose]);
+      }),
+    );
+  });
+
+  it("is read no faster than its file is: most of it is still with its sender", async () => {
+    const chunk = encoder.encode("x".repeat(64 * 1024));
+    const head = encoder.encode(part("file", "", "big").slice(0, -2));
+    let pulled = 0;
+    const request = requestOf(
+      [head, ...Array.from({ length: 1_000 }, () => chunk), encoder.encode("\r\n--xyz--\r\n")],
+      {
+        onPull: () => pulled++,
+      },
+    );
+    const release = Promise.withResolvers<void>();
+    const size = readForm(request, async ({ content }) => {
+      await release.promise;
+      let bytes = 0;
+      for await (const piece of content) bytes += piece.byteLength;
+      return bytes;
+    });
+    for (let turns = 0; turns < 200; turns++) await new Promise(setImmediate);
+    expect(pulled).toBeLessThan(10); // of a thousand
+    release.resolve();
+    expect(await size).toBe(1_000 * chunk.byteLength);
+  });
+
+  it("that breaks off tells whoever reads the file, and its caller", async () => {
+    const whole = form(part("file", "x".repeat(1_000), "a"));
+    let seen: unknown;
+    const reading = readForm(requestOf([whole.subarray(0, 500)], { error: new Error("gone") }), async ({ content }) => {
+      try {
+        await readAll(content);
+      } catch (error) {
+        seen = error;
+        throw error;
+      }
+    });
+    await expect(reading).rejects.toThrow("gone");
+    await new Promise(setImmediate);
+    expect(String(seen)).toContain("gone");
+  });
+
+  it("is refused without a file, and with two", async () => {
+    const read = (bytes: Uint8Array) => readForm(requestOf([bytes]), ({ content }) => readAll(content));
+    await expect(read(form(part("purpose", "x")))).rejects.toMatchObject({ code: "missing_required_parameter" });
+    await expect(read(form(part("file", "a", "a"), part("file", "b", "b")))).rejects.toMatchObject({
+      code: "invalid_form",
+    });
+    await expect(read(form(part("other", "a", "a")))).rejects.toMatchObject({ code: "invalid_form" });
+  });
+});
