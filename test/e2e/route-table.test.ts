@@ -1,3 +1,4 @@
+import { toFile } from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createApp } from "../../src/app";
 import type { Route } from "../../src/http/route";
@@ -28,6 +29,7 @@ beforeAll(async () => {
   const messages = [{ role: "user" as const, content: "hi" }];
   stored = {
     completion_id: (await bob.client.chat.completions.create({ ...short, messages, store: true })).id,
+    file_id: (await bob.client.files.create({ file: await toFile(Buffer.from("x"), "x"), purpose: "user_data" })).id,
     response_id: (await bob.client.responses.create({ model: short.model, input: "hi", max_output_tokens: 16 })).id,
   };
 });
@@ -59,6 +61,7 @@ const UNKNOWN: Readonly<Record<string, string>> = {
   endpoint_id: "ep_AAAAAAAAAAAAAAAAAAAAAAAA",
   completion_id: "chatcmpl-AAAAAAAAAAAAAAAAAAAAAAAA",
   response_id: "resp_AAAAAAAAAAAAAAAAAAAAAAAA",
+  file_id: "file-AAAAAAAAAAAAAAAAAAAAAAAA",
 };
 const parameters = (route: Route) => [...route.path.matchAll(/:([a-z_]+)/g)].map(([, name]) => name ?? "");
 const fill = (route: Route, ids: Readonly<Record<string, string>>) =>
@@ -89,7 +92,9 @@ const bodyOf = (route: Route) =>
     ? (BODIES[route.path] ?? (route.path.endsWith("service_accounts") ? '{"name":"x"}' : "{}"))
     : undefined;
 const takesBody = (route: Route) =>
-  route.method === "POST" && !/\/(archive|restore|suspend|resume|cancel)$/.test(route.path);
+  route.method === "POST" &&
+  route.path !== "/v1/files" &&
+  !/\/(archive|restore|suspend|resume|cancel)$/.test(route.path);
 const rightKey = (route: Route) => (route.scope === "admin" ? platform.adminKey : ada.key);
 const wrongKind = (route: Route) => (route.scope === "admin" ? ada.key : platform.adminKey);
 

@@ -31,7 +31,7 @@ const tablesOf = (module: object) =>
     .filter((value) => is(value, SQLiteTable))
     .map((table) => getTableName(table as SQLiteTable));
 
-/** A tenant that has left something everywhere: accounts, keys, usage, a sealed segment, answers. */
+/** A tenant that has left something everywhere: accounts, keys, usage, a sealed segment, answers, a file. */
 async function busyTenant(isolation: "pool" | "silo") {
   const fresh = await freshGate({}, isolation);
   await fresh.admit("r1");
@@ -45,6 +45,8 @@ async function busyTenant(isolation: "pool" | "silo") {
   const tenant = enterAsJob({ tenantId: fresh.tenantId, region: "global", isolation }, "test");
   const data = configFrom(env).databases.of(tenant);
   await data.batch([data.insert(data.tables.artifact, rowOf("artifact", "a stored answer", "x") as never)]);
+  await data.batch([data.insert(data.tables.file, rowOf("file", "file-1", "x") as never)]);
+  await env.ARTIFACTS.put(`global/${fresh.tenantId}/files/v1/file-1`, "x");
   const digests = { key: "a".repeat(64), body: "b".repeat(64) };
   const store = env.IDEMPOTENCY_STORE.getByName(`global/${fresh.tenantId}`);
   await store.claim({ ...digests, requestId: "r1", patienceMs: 0, holdMs: 60_000 });
