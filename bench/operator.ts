@@ -15,7 +15,10 @@ export async function send<T>(url: string, key: string, body?: object, method = 
 }
 
 /** A tenant whose limits for this model are out of reach. */
-export async function createTenant({ url, adminKey }: Platform, model: string): Promise<BenchTenant> {
+export async function createTenant(
+  { url, adminKey }: Pick<Platform, "url" | "adminKey">,
+  model: string,
+): Promise<BenchTenant> {
   const post = <T extends { id: string }>(path: string, body: object) => send<T>(`${url}/v1${path}`, adminKey, body);
   const { id } = await post("/organization/projects", { name: "bench" });
   const project = `/organization/projects/${id}`;

@@ -23,7 +23,7 @@ import { JsonLines } from "./json-lines";
 
 export type { FileRow } from "../data/files";
 
-export const UPLOAD_PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"] as const;
+export const UPLOAD_PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data"] as const;
 export type UploadPurpose = (typeof UPLOAD_PURPOSES)[number];
 const MAX_FILE_BYTES = 512 * 1024 * 1024;
 /** Files of batches are not kept for ever. */

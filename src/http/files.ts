@@ -36,7 +36,7 @@ const fileId = (c: AppContext): string => c.req.param("file_id") ?? "";
 export const postFile: Handler = async (c) => {
   const { services, tenant, policy } = c.var;
   const row = await readForm(c.req.raw, ({ filename, content }, fields) =>
-    uploadFile(services, tenant, policy, content, async () => labelOf(filename, await fields)),
+    uploadFile(services, tenant, policy, content, async () => labelOf(filename, await fields())),
   );
   return c.json(toWire(row));
 };

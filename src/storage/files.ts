@@ -93,10 +93,11 @@ class PartedUpload {
     this.#key = key;
   }
 
-  async add(sealed: Uint8Array): Promise<void> {
+  async add(sealed: ArrayBuffer): Promise<void> {
     if (this.#filled === PART_BYTES) await this.#send();
-    this.#part.set(sealed, this.#filled);
+    this.#part.set(new Uint8Array(sealed), this.#filled);
     this.#filled += sealed.byteLength;
+    sealed.transfer(0); // gives its memory back now, and not when a collection comes
   }
 
   async end(): Promise<void> {
@@ -112,7 +113,7 @@ class PartedUpload {
   async #send(): Promise<void> {
     this.#upload ??= await this.#bucket.createMultipartUpload(this.#key);
     const number = this.#parts.length + 1;
-    this.#parts.push(await this.#upload.uploadPart(number, this.#part.slice(0, this.#filled)));
+    this.#parts.push(await this.#upload.uploadPart(number, this.#part.subarray(0, this.#filled)));
     this.#filled = 0;
   }
 }
@@ -122,13 +123,13 @@ async function* sealedChunks(
   key: CryptoKey,
   source: AsyncIterable<Uint8Array>,
   onPlain: (plain: Uint8Array) => void,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<ArrayBuffer> {
   const chunk = new Uint8Array(CHUNK_BYTES);
   let filled = 0;
   let index = 0;
   const seal = async (isLast: boolean) => {
     const algorithm = { name: "AES-GCM", iv: chunkNonce(index++, isLast) };
-    return new Uint8Array(await crypto.subtle.encrypt(algorithm, key, chunk.subarray(0, filled)));
+    return crypto.subtle.encrypt(algorithm, key, chunk.subarray(0, filled));
   };
   for await (const piece of source) {
     onPlain(piece);

@@ -8,19 +8,23 @@ const TYPE = "multipart/form-data; boundary=xyz";
 
 function requestOf(chunks: readonly Uint8Array[], more: { readonly error?: Error; readonly onPull?: () => void } = {}) {
   const left = [...chunks];
-  const body = new ReadableStream<Uint8Array>(
+  const body = new ReadableStream(
     {
-      pull(controller) {
+      type: "bytes",
+      pull(controller: ReadableByteStreamController) {
         more.onPull?.();
         const next = left.shift();
-        if (next) controller.enqueue(next);
+        if (next) controller.enqueue(next.slice());
         else if (more.error) controller.error(more.error);
-        else controller.close();
+        else {
+          controller.close();
+          controller.byobRequest?.respond(0);
+        }
       },
     },
     { highWaterMark: 0 },
   );
-  return { body, headers: new Headers({ "content-type": TYPE }) } as unknown as Request;
+  return { body: body as unknown as Request["body"], headers: new Headers({ "content-type": TYPE }) };
 }
 const part = (name: string, value: string, filename?: string) =>
   `--xyz\r\ncontent-disposition: form-data; name="${name}"${filename === undefined ? "" : `; filename="${filename}"`}\r\n\r\n${value}\r\n`;
@@ -43,7 +47,7 @@ describe("a form with a file", () => {
           requestOf(pieces(bytes, cuts).filter(({ byteLength }) => byteLength > 0)),
           async (uploaded, fields) => {
             const text = await readAll(uploaded.content);
-            return [uploaded.filename, text, (await fields).get("purpose")];
+            return [uploaded.filename, text, (await fields()).get("purpose")];
           },
         );
         expect(read).toEqual(["a.txt", content, purpose]);
