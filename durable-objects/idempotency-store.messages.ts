@@ -23,6 +23,8 @@ export type ClaimRequest = z.input<typeof ClaimRequest>;
 export const KeepRequest = z.strictObject({
   key: Digest,
   requestId: RequestId,
+  /** SHA-256 of what could not be known before it was read: a form. Null where the body said all. */
+  content: Digest.nullable(),
   /** Null where it may not be kept, or is too large. */
   reply: z
     .strictObject({
@@ -38,9 +40,9 @@ export type KeptReply = NonNullable<z.output<typeof KeepRequest>["reply"]>;
 export type ClaimReply =
   /** The caller does the work, and keeps or releases. */
   | { readonly state: "claimed" }
-  | { readonly state: "kept"; readonly reply: KeptReply }
+  | { readonly state: "kept"; readonly reply: KeptReply; readonly content: string | null }
   /** It was done, and its reply was not kept. */
-  | { readonly state: "done" }
+  | { readonly state: "done"; readonly content: string | null }
   /** The key belongs to a request that asked for something else. */
   | { readonly state: "reused" }
   /** Another request with it is still being worked on. */

@@ -3,7 +3,7 @@ import { type ClaimReply, ClaimRequest, type IdempotencyStoreRpc, KeepRequest } 
 
 const SCHEMA = `
   create table if not exists reply (key text primary key, body_digest text not null, request_id text not null,
-    state text not null, status integer, headers text, body blob, expires_at integer not null) without rowid;
+    state text not null, content text, status integer, headers text, body blob, expires_at integer not null) without rowid;
   create index if not exists reply_by_expiry on reply (expires_at);`;
 /** How long the first reply is given again. */
 const KEPT_MS = 24 * 60 * 60 * 1000;
@@ -14,6 +14,7 @@ type Row = {
   readonly body_digest: string;
   readonly request_id: string;
   readonly state: "running" | "kept" | "done";
+  readonly content: string | null;
   readonly status: number | null;
   readonly headers: string | null;
   readonly body: ArrayBuffer | null;
@@ -57,13 +58,13 @@ export class IdempotencyStore extends DurableObject<object> implements Idempoten
   }
 
   async keep(raw: KeepRequest): Promise<void> {
-    const { key, requestId, reply } = KeepRequest.parse(raw);
+    const { key, requestId, content, reply } = KeepRequest.parse(raw);
     const row = this.#find(key);
     if (row?.request_id !== requestId || row.state !== "running") return; // kept already, or no longer its claim
     const bytes = reply?.body.byteLength ?? 0;
     this.#sql.exec(
-      "update reply set state = ?, status = ?, headers = ?, body = ?, expires_at = ? where key = ?",
-      ...[reply ? "kept" : "done", reply?.status ?? null, reply ? JSON.stringify(reply.headers) : null],
+      "update reply set state = ?, content = ?, status = ?, headers = ?, body = ?, expires_at = ? where key = ?",
+      ...[reply ? "kept" : "done", content, reply?.status ?? null, reply ? JSON.stringify(reply.headers) : null],
       ...[reply ? reply.body.slice().buffer : null, Date.now() + KEPT_MS, key],
     );
     this.#bytes += bytes;
@@ -146,8 +147,8 @@ export class IdempotencyStore extends DurableObject<object> implements Idempoten
   }
 }
 
-function replyOf({ status, headers, body }: Row): ClaimReply {
-  if (status === null || headers === null || body === null) return { state: "done" };
+function replyOf({ content, status, headers, body }: Row): ClaimReply {
+  if (status === null || headers === null || body === null) return { state: "done", content };
   const reply = { status, headers: JSON.parse(headers) as [string, string][], body: new Uint8Array(body) };
-  return { state: "kept", reply };
+  return { state: "kept", reply, content };
 }

@@ -45,7 +45,7 @@ function identify(servicesOf: (env: object) => Services): MiddlewareHandler<Env>
   return async (c, next) => {
     c.set("requestId", newId("request"));
     c.set("services", servicesOf(c.env as object));
-    c.set("ending", { failed: false });
+    c.set("ending", { failed: false, formDigest: null });
     await next();
     c.res = withCommonHeaders(c.res, c.var.requestId);
   };

@@ -11,6 +11,7 @@ import {
   UPLOAD_PURPOSES,
   uploadFile,
 } from "../files/files";
+import { digestOfForm } from "./form-digest";
 import type { AppContext, Handler } from "./handler";
 import { listToWire, seconds } from "./lists";
 import { readForm } from "./multipart";
@@ -35,9 +36,12 @@ const fileId = (c: AppContext): string => c.req.param("file_id") ?? "";
 
 export const postFile: Handler = async (c) => {
   const { services, tenant, policy } = c.var;
-  const row = await readForm(c.req.raw, ({ filename, content }, fields) =>
-    uploadFile(services, tenant, policy, content, async () => labelOf(filename, await fields())),
-  );
+  const row = await readForm(c.req.raw, async ({ filename, content }, fields) => {
+    const label = async () => labelOf(filename, await fields());
+    const stored = await uploadFile(services, tenant, policy, content, label);
+    c.var.ending.formDigest = digestOfForm(filename, stored.sha256, await fields());
+    return stored;
+  });
   return c.json(toWire(row));
 };
 

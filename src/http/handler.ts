@@ -16,7 +16,7 @@ export interface Variables {
   /** The gate's answer to the call itself, where it was asked who calls. */
   readonly opened: Opened | undefined;
   /** How the reply ends, where its status was sent before that was known. */
-  readonly ending: { failed: boolean };
+  readonly ending: { failed: boolean; formDigest: string | null };
 }
 /** `env` has nothing in it for a handler: a binding that is read there does not compile. */
 export type AppEnv = { Variables: Variables; Bindings: Readonly<Record<never, never>> };

@@ -3,6 +3,7 @@ import type { MiddlewareHandler } from "hono";
 import { keepsNothing } from "../core/policy";
 import { ApiError } from "../errors";
 import { type Claim, type ClaimReply, claimKey, type KeptReply, MAX_REPLY_BYTES } from "../tenancy/idempotency";
+import { formDigest } from "./form-digest";
 import type { AppContext, AppEnv } from "./handler";
 import { joined, readBytes } from "./json-body";
 
@@ -27,7 +28,10 @@ export const idempotent: MiddlewareHandler<AppEnv> = async (c, next) => {
   const digests = { key: keyDigest(c, key), body: await bodyDigest(c) };
   const times = { patienceMs: PATIENCE_MS, holdMs: services.pipeline.requestDeadlineMs };
   const claim = await claimKey(services.idempotency, tenant, { ...digests, requestId, ...times });
-  if ("state" in claim) return replay(claim);
+  if ("state" in claim) {
+    if ("content" in claim && claim.content !== null && claim.content !== (await formDigest(c.req.raw))) throw reused();
+    return replay(claim);
+  }
   await next();
   const { res } = c;
   if (res.status >= 400 || !res.body) return claim.release();
@@ -40,7 +44,7 @@ function recorded(
   body: ReadableStream<Uint8Array>,
   replyOf: (bytes: Uint8Array) => KeptReply | null,
   { keep, release }: Claim,
-  ending: { readonly failed: boolean },
+  ending: { readonly failed: boolean; readonly formDigest: string | null },
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader();
   const chunks: Uint8Array[] = [];
@@ -56,7 +60,7 @@ function recorded(
           return controller.enqueue(value);
         }
         if (ending.failed) await release();
-        else await keep(size <= MAX_REPLY_BYTES ? replyOf(joined(chunks, size)) : null);
+        else await keep(size <= MAX_REPLY_BYTES ? replyOf(joined(chunks, size)) : null, ending.formDigest);
         controller.close();
       } catch (error) {
         await release();
@@ -78,7 +82,7 @@ function replyWith({ status, headers }: Response, bytes: Uint8Array): KeptReply 
 }
 
 function replay(claimed: Exclude<ClaimReply, { state: "claimed" }>): Response {
-  const refused = (code: "idempotency_key_reused" | "idempotency_in_progress" | "idempotency_not_kept", why: string) =>
+  const refused = (code: "idempotency_in_progress" | "idempotency_not_kept", why: string) =>
     new ApiError(code, why, { param: HEADER, ...(code === "idempotency_in_progress" ? { headers: RETRY } : {}) });
   switch (claimed.state) {
     case "kept": {
@@ -88,11 +92,15 @@ function replay(claimed: Exclude<ClaimReply, { state: "claimed" }>): Response {
     case "done":
       throw refused("idempotency_not_kept", "This request was done already, and its reply was not kept.");
     case "reused":
-      throw refused("idempotency_key_reused", "This 'Idempotency-Key' was used for another request; take a new one.");
+      throw reused();
     case "running":
       throw refused("idempotency_in_progress", "A request with this 'Idempotency-Key' is still running. Ask again.");
   }
 }
+const reused = () =>
+  new ApiError("idempotency_key_reused", "This 'Idempotency-Key' was used for another request; take a new one.", {
+    param: HEADER,
+  });
 const RETRY = { "retry-after": "1" };
 
 /** Nobody finds another one's reply by its key: an end user's keys are its own. */
@@ -101,7 +109,7 @@ function keyDigest({ var: { tenant } }: AppContext, key: string): string {
   return digestOf(JSON.stringify([actor.type === "end_user" ? ["end_user", actor.subject] : ["tenant"], key]));
 }
 
-/** Of what is asked: where, and with which bytes. A form is not held in memory for it: there the key alone decides. */
+/** Of what is asked: where, and with which bytes. A form is not held in memory for it: its own digest is compared once it is read. */
 async function bodyDigest(c: AppContext): Promise<string> {
   const { pathname, search } = new URL(c.req.url);
   if (c.req.header("content-type")?.startsWith("multipart/")) return digestOf(`${pathname}${search}\n`);

@@ -77,12 +77,15 @@ function assertChat(model: Model, request: ChatRequest): asserts model is ChatMo
     ["logit_bias", "logit_bias", request.logitBias !== undefined && Object.keys(request.logitBias).length > 0],
     ["logprobs", "logprobs", request.logprobs === true],
     ["reasoning_effort", "reasoning", request.reasoningEffort !== undefined],
-    ["messages", "vision", hasImages(request)],
     ["messages", "tools", request.messages.some((message) => message.role === "tool" || message.tool_calls)],
   ];
   if (request.classification && model.classifier === null && !model.capabilities.includes("json_schema")) {
     const message = `The model '${request.model}' cannot classify: it neither weighs labels nor keeps a JSON schema.`;
     throw new ApiError("unsupported_parameter", message, { param: "model" });
+  }
+  if (hasImages(request) && !model.capabilities.includes("vision")) {
+    const message = `The model '${request.model}' does not take images.`;
+    throw new ApiError("unsupported_modality", message, { param: "messages" });
   }
   for (const [param, capability, needed] of needs) {
     if (needed && !model.capabilities.includes(capability)) throw unsupported(param, capability, request.model);

@@ -15,8 +15,8 @@ export type IdempotencyStoreOf = (context: TenantContext) => IdempotencyStoreRpc
 
 /** A request that does the work of its key. */
 export interface Claim {
-  /** @throws ApiError 503 */
-  readonly keep: (reply: KeptReply | null) => Promise<void>;
+  /** @param content SHA-256 of a form, once it is read; null for other bodies. @throws ApiError 503 */
+  readonly keep: (reply: KeptReply | null, content: string | null) => Promise<void>;
   readonly release: () => Promise<void>;
 }
 
@@ -34,7 +34,7 @@ export async function claimKey(
   const answer = await askGate(() => store.claim(request), "storage_unavailable");
   if (answer.state !== "claimed") return answer;
   return {
-    keep: (reply) => askGate(() => store.keep({ key, requestId, reply }), "storage_unavailable"),
+    keep: (reply, content) => askGate(() => store.keep({ key, requestId, content, reply }), "storage_unavailable"),
     release: () => store.release(key, requestId).catch(() => {}), // else the claim ends by itself
   };
 }

@@ -143,6 +143,23 @@ describe("an Idempotency-Key", () => {
     expect([reply.status, await codeOf(reply)]).toEqual([400, "invalid_value"]);
   });
 
+  it("makes uploads safe to repeat, and tells two of them apart by what is in them", async () => {
+    const send = (file: string, name = "a.txt", purpose = "user_data") => {
+      const form = new FormData();
+      form.set("purpose", purpose);
+      form.set("file", new Blob([file]), name);
+      const headers = { authorization: `Bearer ${tenant.key}`, "idempotency-key": "upload" };
+      return fetch(`${platform.url}/v1/files`, { method: "POST", headers, body: form });
+    };
+    const first = (await (await send("hello")).json()) as { id: string };
+    const again = await send("hello"); // another boundary, the same form
+    expect(again.headers.get("idempotent-replayed")).toBe("true");
+    expect(await again.json()).toEqual(first);
+    for (const other of [send("hallo"), send("hello", "b.txt"), send("hello", "a.txt", "assistants")])
+      expect([(await other).status, await codeOf(await other)]).toEqual([422, "idempotency_key_reused"]);
+    expect((await tenant.client.files.list()).data).toHaveLength(1);
+  });
+
   it("closes nothing that is open without it: who may not call is refused first", async () => {
     expect((await post("/chat/completions", "k", CHAT, { token: "sk-wrong" })).status).toBe(401);
   });

@@ -174,7 +174,7 @@ describe("function tools", () => {
     [{ model: MODEL, tools }, "unsupported_parameter", "tools"],
     [
       { model: MODEL, input: [{ role: "user", content: [{ type: "input_image", image_url: "https://x/y.png" }] }] },
-      "unsupported_parameter",
+      "unsupported_modality",
       "input",
     ],
     [{ reasoning: { effort: "high" }, model: MODEL }, "unsupported_parameter", "reasoning.effort"],

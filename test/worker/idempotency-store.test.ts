@@ -22,11 +22,11 @@ describe("an idempotency key", () => {
     expect(await claim("r1")).toEqual({ state: "claimed" });
     expect(await claim("r1")).toEqual({ state: "claimed" }); // the same request, which did not hear the answer
     expect(await claim("r2")).toEqual({ state: "running" });
-    await stub.keep({ key, requestId: "r2", reply }); // not its own
+    await stub.keep({ key, requestId: "r2", content: null, reply }); // not its own
     expect(await claim("r2")).toEqual({ state: "running" });
-    await stub.keep({ key, requestId: "r1", reply });
-    await stub.keep({ key, requestId: "r1", reply: null }); // once
-    expect(await claim("r2")).toEqual({ state: "kept", reply });
+    await stub.keep({ key, requestId: "r1", content: null, reply });
+    await stub.keep({ key, requestId: "r1", content: null, reply: null }); // once
+    expect(await claim("r2")).toEqual({ state: "kept", reply, content: null });
     expect(await claim("r3", { body: "c".repeat(64) })).toEqual({ state: "reused" });
   });
 
@@ -38,7 +38,7 @@ describe("an idempotency key", () => {
     await stub.release(key, "r1");
     const second = await Promise.race(waiting.map((each, at) => each.then((answer) => ({ at, answer }))));
     expect(second.answer).toEqual({ state: "claimed" });
-    await stub.keep({ key, requestId: `r${second.at + 2}`, reply });
+    await stub.keep({ key, requestId: `r${second.at + 2}`, content: null, reply });
     const answers = await Promise.all(waiting);
     expect(answers.filter(({ state }) => state === "claimed")).toHaveLength(1);
     expect(answers.filter(({ state }) => state === "kept")).toHaveLength(2);
@@ -47,8 +47,8 @@ describe("an idempotency key", () => {
   it("remembers what was done without a reply", async () => {
     const { stub, key, claim } = fresh();
     await claim("r1");
-    await stub.keep({ key, requestId: "r1", reply: null });
-    expect(await claim("r2")).toEqual({ state: "done" });
+    await stub.keep({ key, requestId: "r1", content: null, reply: null });
+    expect(await claim("r2")).toEqual({ state: "done", content: null });
   });
 
   it("survives the object's memory, and is free again when its claim or its day is over", async () => {
@@ -56,9 +56,9 @@ describe("an idempotency key", () => {
     await claim("r1");
     await evictDurableObject(stub);
     expect(await claim("r2")).toEqual({ state: "running" });
-    await stub.keep({ key, requestId: "r1", reply });
+    await stub.keep({ key, requestId: "r1", content: null, reply });
     await evictDurableObject(stub);
-    expect(await claim("r2")).toEqual({ state: "kept", reply });
+    expect(await claim("r2")).toEqual({ state: "kept", reply, content: null });
     await runInDurableObject(stub, (_, state) => state.storage.sql.exec("update reply set expires_at = 1"));
     expect(await claim("r2")).toEqual({ state: "claimed" });
     await runInDurableObject(stub, (_, state) => state.storage.sql.exec("update reply set expires_at = 1"));
