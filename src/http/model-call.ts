@@ -1,7 +1,7 @@
 import { ApiError } from "../errors";
 import { ModelCall } from "../pipeline/model-call";
 import type { ModelRequest } from "../pipeline/model-request";
-import { runStages } from "../pipeline/pipeline";
+import { abandon, runStages } from "../pipeline/pipeline";
 import { openingCall, rateHeaders } from "../pipeline/reserve";
 import type { Opening } from "../tenancy/authenticate";
 import type { AppContext } from "./handler";
@@ -63,7 +63,7 @@ export function modelEndpoint<T extends ParsedCall>({
   const handler = async (c: AppContext) => {
     const written = await parsedOf(c);
     try {
-      const parsed = prepare ? await prepare(c, written) : written;
+      const parsed = prepare ? await prepared(c, written, prepare) : written;
       const answer = instead?.(c, parsed);
       if (answer) return await answer;
       return await reply(c, await startCall(c, parsed.request), parsed);
@@ -85,10 +85,33 @@ function renamed(error: unknown, names: Readonly<Record<string, string>> = {}): 
   });
 }
 
+/** The door may have admitted the call already; what is refused now gives that back. */
+async function prepared<T extends ParsedCall>(
+  c: AppContext,
+  written: T,
+  prepare: NonNullable<ModelEndpoint<T>["prepare"]>,
+): Promise<T> {
+  try {
+    return await prepare(c, written);
+  } catch (error) {
+    await abandon(callOf(c, written.request));
+    throw error;
+  }
+}
+
 /** Takes a request through the stages of its route; afterwards its output can be read. */
 async function startCall(c: AppContext, request: ModelRequest): Promise<ModelCall> {
+  const call = callOf(c, request);
+  const { signal } = c.req.raw;
+  if (signal.aborted) call.stop("client");
+  signal.addEventListener("abort", () => call.stop("client"), { once: true });
+  await runStages(call, c.var.route.stages);
+  return call;
+}
+
+function callOf(c: AppContext, request: ModelRequest): ModelCall {
   const { route, services, tenant, policy, opened, requestId } = c.var;
-  const call = new ModelCall({
+  return new ModelCall({
     id: requestId,
     route: route.path,
     caller: { context: tenant, policy },
@@ -99,11 +122,6 @@ async function startCall(c: AppContext, request: ModelRequest): Promise<ModelCal
     opened,
     waitUntil: (promise) => c.executionCtx.waitUntil(promise),
   });
-  const { signal } = c.req.raw;
-  if (signal.aborted) call.stop("client");
-  signal.addEventListener("abort", () => call.stop("client"), { once: true });
-  await runStages(call, route.stages);
-  return call;
 }
 
 /** The official clients tell their own timeout, in seconds. */

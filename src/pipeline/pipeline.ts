@@ -23,6 +23,11 @@ const STAGES: Record<Exclude<Stage, DoorStage | LaterStage>, (call: ModelCall) =
   settle,
 };
 
+/** Gives back what was reserved for a call that does not reach its model, by the door too. */
+export async function abandon(call: ModelCall): Promise<void> {
+  if (call.isReserved) await release(call);
+}
+
 /**
  * Takes a call through its route's stages. Afterwards `call.output` is there to be read; reading it to its end, or
  * leaving it, settles the call.
@@ -36,7 +41,7 @@ export async function runStages(call: ModelCall, stages: readonly Stage[]): Prom
     }
   } catch (error) {
     await freeSlot(call);
-    if (call.isReserved) await release(call);
+    await abandon(call);
     call.finished.resolve();
     throw error;
   }
