@@ -120,9 +120,9 @@ describe("a stored completion", () => {
   it("that is refused holds nothing, though its call was admitted together with the question who calls", async () => {
     const fresh = await operator.createTenant({ tokensPerMinute: 10_000_000 }); // its key is new to the isolate
     const messages = [{ role: "user" as const, content: "a ".repeat(250_000) }];
-    await expect(
-      completions(fresh).create({ model: "tiny-support-lm", messages, store: true }),
-    ).rejects.toMatchObject({ status: 413 });
+    await expect(completions(fresh).create({ model: "tiny-support-lm", messages, store: true })).rejects.toMatchObject({
+      status: 413,
+    });
     const { in_flight } = await fresh.client.get<{ in_flight: { running: number } }>("/tenantry/limits");
     expect(in_flight.running).toBe(0);
   });
