@@ -4,7 +4,7 @@ import { newId } from "../tenancy/ids";
 import { ChatChoices, type ChatReplyHead, choiceToChunk, completionToWire, usageToWire } from "./chat-reply";
 import { type ParsedChat, parseChat } from "./chat-request";
 import { errorBody, toApiError } from "./errors";
-import { commentFrame, dataFrame, eventStream } from "./event-stream";
+import { commentFrame, dataFrame, eventStream, firstOrSoon } from "./event-stream";
 import type { AppContext } from "./handler";
 import { callHeaders, type ModelEndpoint } from "./model-call";
 import { storeCompletion } from "./stored-completions";
@@ -35,8 +35,8 @@ async function reply(c: AppContext, call: ModelCall, parsed: ParsedChat): Promis
     return c.json(completion, 200, callHeaders(call));
   }
   const output = call.output[Symbol.asyncIterator]();
-  // A failure before the first token is an ordinary error reply.
-  const first = await output.next();
+  const first = output.next();
+  await firstOrSoon(first);
   const frames = chunkFrames(c, call, head, parsed, first, output);
   return eventStream(frames, () => call.stop("client"), callHeaders(call));
 }
@@ -46,7 +46,7 @@ async function* chunkFrames(
   call: ModelCall,
   head: ChatReplyHead,
   { request, includeUsage, stored }: ParsedChat,
-  first: IteratorResult<Output>,
+  first: Promise<IteratorResult<Output>>,
   rest: AsyncIterator<Output>,
 ): AsyncGenerator<string> {
   // Clients that ask for usage find the field in every chunk, null until the last.
@@ -54,7 +54,7 @@ async function* chunkFrames(
   const begun = new Set<number>();
   const choices = new ChatChoices(request.choices);
   try {
-    for (let next = first; !next.done; next = await rest.next()) {
+    for (let next = await first; !next.done; next = await rest.next()) {
       const delta = next.value;
       if (stored) choices.push(delta);
       const index = "choice" in delta ? delta.choice : -1;

@@ -13,9 +13,13 @@ export interface ChatReplyHead {
 
 interface Choice {
   content: string | null;
+  refusal: string | null;
+  reasoning: string | null;
   readonly toolCalls: { id: string; type: "function"; function: { name: string; arguments: string } }[];
   logprobs: unknown[];
-  finishReason: FinishReason;
+  refusalLogprobs: unknown[];
+  /** Undefined until the model has said how it ended. */
+  finishReason: FinishReason | undefined;
 }
 
 /** The contract's usage object. */
@@ -25,6 +29,10 @@ export function usageToWire(usage: CallUsage) {
     completion_tokens: usage.completionTokens,
     total_tokens: usage.promptTokens + usage.completionTokens,
     prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+    // Left out where the provider does not tell: a zero would be a false number.
+    ...(usage.reasoningTokens === undefined
+      ? {}
+      : { completion_tokens_details: { reasoning_tokens: usage.reasoningTokens } }),
   };
 }
 
@@ -33,8 +41,10 @@ export class ChatChoices {
   readonly #choices: readonly Choice[];
 
   constructor(count: number) {
-    const empty = (): Choice => ({ content: null, toolCalls: [], logprobs: [], finishReason: "stop" });
-    this.#choices = Array.from({ length: count }, empty);
+    this.#choices = Array.from({ length: count }, () => ({
+      ...{ content: null, refusal: null, reasoning: null, finishReason: undefined },
+      ...{ toolCalls: [], logprobs: [], refusalLogprobs: [] },
+    }));
   }
 
   push(delta: Output): void {
@@ -42,7 +52,11 @@ export class ChatChoices {
     const choice = this.#choices[delta.choice];
     if (!choice) throw new TypeError(`provider answered with choice ${delta.choice} of ${this.#choices.length}`);
     if (delta.type === "finish") choice.finishReason = delta.reason;
-    else if (delta.type === "text") {
+    else if (delta.type === "reasoning") choice.reasoning = (choice.reasoning ?? "") + delta.text;
+    else if (delta.type === "refusal") {
+      choice.refusal = (choice.refusal ?? "") + delta.text;
+      if (Array.isArray(delta.logprobs)) choice.refusalLogprobs.push(...delta.logprobs);
+    } else if (delta.type === "text") {
       choice.content = (choice.content ?? "") + delta.text;
       if (Array.isArray(delta.logprobs)) choice.logprobs.push(...delta.logprobs);
     } else {
@@ -56,18 +70,28 @@ export class ChatChoices {
   }
 
   toWire() {
-    return this.#choices.map((choice, index) => ({
-      index,
-      message: {
-        role: "assistant" as const,
-        content: choice.toolCalls.length > 0 ? choice.content : (choice.content ?? ""),
-        refusal: null,
-        ...(choice.toolCalls.length > 0 ? { tool_calls: choice.toolCalls } : {}),
-      },
-      logprobs: choice.logprobs.length > 0 ? { content: choice.logprobs, refusal: null } : null,
-      finish_reason: choice.finishReason,
-    }));
+    return this.#choices.map(({ content, refusal, reasoning, toolCalls, finishReason, ...scores }, index) => {
+      if (finishReason === undefined) throw new TypeError(`choice ${index} has no end`);
+      const mayBeNull = toolCalls.length > 0 || refusal !== null;
+      return {
+        index,
+        message: {
+          role: "assistant" as const,
+          content: mayBeNull ? content : (content ?? ""),
+          refusal,
+          ...(reasoning === null ? {} : { reasoning_content: reasoning }),
+          ...(toolCalls.length > 0 ? { tool_calls: toolCalls } : {}),
+        },
+        logprobs: logprobsToWire(scores.logprobs, scores.refusalLogprobs),
+        finish_reason: finishReason,
+      };
+    });
   }
+}
+
+function logprobsToWire(content: unknown, refusal: unknown) {
+  const [ofContent, ofRefusal] = [content, refusal].map((list) => (Array.isArray(list) && list.length > 0 ? list : null));
+  return ofContent || ofRefusal ? { content: ofContent ?? null, refusal: ofRefusal ?? null } : null;
 }
 
 /** The contract's whole reply. */
@@ -86,9 +110,15 @@ export function choiceToChunk(delta: Output, isFirstOfChoice: boolean) {
   const index = delta.choice;
   if (delta.type === "finish") return { index, delta: { ...role }, logprobs: null, finish_reason: delta.reason };
   if (delta.type === "text") {
-    const logprobs = Array.isArray(delta.logprobs) ? { content: delta.logprobs, refusal: null } : null;
+    const logprobs = logprobsToWire(delta.logprobs, null);
     return { index, delta: { ...role, content: delta.text }, logprobs, finish_reason: null };
   }
+  if (delta.type === "refusal") {
+    const logprobs = logprobsToWire(null, delta.logprobs);
+    return { index, delta: { ...role, refusal: delta.text }, logprobs, finish_reason: null };
+  }
+  if (delta.type === "reasoning")
+    return { index, delta: { ...role, reasoning_content: delta.text }, logprobs: null, finish_reason: null };
   const named = delta.name === undefined ? {} : { name: delta.name };
   const opening = delta.name === undefined ? {} : { id: delta.id ?? newId("toolCall"), type: "function" as const };
   const call = { index: delta.index, ...opening, function: { ...named, arguments: delta.arguments } };

@@ -49,6 +49,9 @@ const Message = z.discriminatedUnion("role", [
     role: z.literal("assistant"),
     content: z.union([z.string(), z.array(z.discriminatedUnion("type", [Text, Refusal])).min(1)]).nullish(),
     refusal: z.string().nullish(),
+    // What the model thought, as replies give it; under either of its names, as clients of other servers send it.
+    reasoning_content: z.string().nullish(),
+    reasoning: z.string().nullish(),
     name: Name.optional(),
     tool_calls: z.array(ToolCall).max(MAX_TOOLS).optional(),
     audio: z.null().optional(),
@@ -231,7 +234,7 @@ function refuseUnsupported(body: ChatBody): void {
   for (const [index, { function: tool }] of (body.tools ?? []).entries())
     assertStrict(tool.parameters, tool.strict, `tools[${index}].function.parameters`);
   body.messages.forEach((message, index) => {
-    if (message.role === "assistant" && message.content == null && !message.tool_calls?.length) {
+    if (message.role === "assistant" && message.content == null && !message.refusal && !message.tool_calls?.length) {
       const param = `messages[${index}].content`;
       throw new ApiError("missing_required_parameter", `Missing required parameter: '${param}'.`, { param });
     }
@@ -240,11 +243,17 @@ function refuseUnsupported(body: ChatBody): void {
 
 type Message = ChatBody["messages"][number];
 
+const refusalPart = (refusal: string) => ({ type: "refusal" as const, refusal });
+
 function messageOf(message: Message): ChatMessage {
   const { role } = message;
   const content = message.content ?? null;
   const name = "name" in message && message.name !== undefined ? { name: message.name } : {};
   if (role === "tool") return { role, content: message.content, tool_call_id: message.tool_call_id };
-  const calls = role === "assistant" && message.tool_calls ? { tool_calls: message.tool_calls } : {};
-  return { role, content: content as ChatMessage["content"], ...name, ...calls };
+  if (role !== "assistant") return { role, content: content as ChatMessage["content"], ...name };
+  const calls = message.tool_calls?.length ? { tool_calls: message.tool_calls } : {};
+  const thought = message.reasoning_content ?? message.reasoning;
+  const reasoning = thought ? { reasoning: thought } : {};
+  const said = message.refusal && (content === null || content === "") ? [refusalPart(message.refusal)] : content;
+  return { role, content: said as ChatMessage["content"], ...name, ...calls, ...reasoning };
 }

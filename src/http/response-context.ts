@@ -19,7 +19,7 @@ export const responseOf = (row: ArtifactRow) => ({ ...(row.output as WireRespons
  * An item's id says which response it belongs to, so that it can be referred to without an index of its own:
  * the response's own random part, `i` for what went in, and its place.
  */
-export const outputItemId = (responseId: string, prefix: "msg" | "fc", index: number) =>
+export const outputItemId = (responseId: string, prefix: "msg" | "rs" | "fc", index: number) =>
   `${prefix}_${partOf(responseId)}${placeOf(index)}`;
 export const inputItemId = (responseId: string, index: number) => `msg_${partOf(responseId)}i${placeOf(index)}`;
 const partOf = (responseId: string) => responseId.slice("resp_".length);

@@ -68,8 +68,13 @@ const FunctionCallOutput = z.strictObject({
   caller: z.unknown().optional(),
   created_by: z.string().nullish(),
 });
-/** What a model thought earlier is not told to another one. */
+/** What a model thought earlier; it goes back to a model whose server wants it. */
 const Reasoning = z.looseObject({ type: z.literal("reasoning"), id: ItemId });
+const ReasoningContent = z.array(z.looseObject({ text: z.string().max(MAX_TEXT) }));
+function thoughtOf(item: z.output<typeof Reasoning>): string {
+  const { data = [] } = ReasoningContent.safeParse(item.content);
+  return data.map(({ text }) => text).join("");
+}
 const ItemReference = z.strictObject({ type: z.literal("item_reference").nullish(), id: z.string().min(1).max(128) });
 
 const Items = [Message, FunctionCall, FunctionCallOutput, Reasoning, ItemReference] as const;
@@ -111,16 +116,22 @@ export const isReference = (item: InputItem): item is ReferredItem =>
  */
 export function messagesOf(items: readonly SaidItem[]): ChatMessage[] {
   const messages: ChatMessage[] = [];
+  let thought = "";
   for (const [index, item] of items.entries()) {
-    if (item.type === "reasoning") continue;
-    if (item.type === "function_call") addCall(messages, callOf(item));
+    if (item.type === "reasoning") {
+      thought += thoughtOf(item);
+      continue;
+    }
+    const reasoning = thought === "" ? {} : { reasoning: thought };
+    thought = "";
+    if (item.type === "function_call") addCall(messages, callOf(item), reasoning);
     else if (item.type === "function_call_output") {
       const content = typeof item.output === "string" ? item.output : partsOf(item.output, `input[${index}].output`);
       messages.push({ role: "tool", content, tool_call_id: item.call_id });
     } else {
       const content =
         typeof item.content === "string" ? item.content : partsOf(item.content, `input[${index}].content`);
-      messages.push({ role: item.role, content });
+      messages.push({ role: item.role, content, ...(item.role === "assistant" ? reasoning : {}) });
     }
   }
   return messages;
@@ -132,10 +143,10 @@ const callOf = (item: z.output<typeof FunctionCall>): ToolCall => ({
   function: { name: item.name, arguments: item.arguments },
 });
 
-function addCall(messages: ChatMessage[], call: ToolCall): void {
+function addCall(messages: ChatMessage[], call: ToolCall, reasoning: Pick<ChatMessage, "reasoning">): void {
   const last = messages.at(-1);
-  if (last?.role !== "assistant") messages.push({ role: "assistant", content: null, tool_calls: [call] });
-  else messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), call] };
+  if (last?.role !== "assistant") messages.push({ role: "assistant", content: null, tool_calls: [call], ...reasoning });
+  else messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), call], ...reasoning };
 }
 
 type Part = Exclude<z.output<typeof Message>["content"], string>[number];

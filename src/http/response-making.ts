@@ -34,12 +34,15 @@ export async function prepareResponse(
   return { ...parsed, items, request, store, rootId: earlier.rootId };
 }
 
-/** A model's output in the making: the first part of it is there already. */
+/** What the ids of items begin with. */
+const PREFIXES = { message: "msg", reasoning: "rs", function_call: "fc" } as const;
+
+/** A model's output in the making: the first part of it is there already, or under way. */
 export interface Making {
   readonly call: ModelCall;
   readonly parsed: ParsedResponse;
   readonly head: ResponseHead;
-  readonly first: IteratorResult<Output>;
+  readonly first: IteratorResult<Output> | Promise<IteratorResult<Output>>;
   readonly rest: AsyncIterator<Output>;
 }
 
@@ -51,12 +54,12 @@ export async function* makeResponse(
   { call, parsed, head, first, rest }: Making,
   save: (whole: WireResponse) => Promise<void>,
 ): AsyncGenerator<ResponseEvent, WireResponse> {
-  const output = new ResponseOutput((type, index) => outputItemId(head.id, type === "message" ? "msg" : "fc", index));
+  const output = new ResponseOutput((type, index) => outputItemId(head.id, PREFIXES[type], index));
   try {
     const response = responseToWire(head, parsed, UNDER_WAY);
     yield { type: "response.created", response };
     yield { type: "response.in_progress", response };
-    for (let next = first; !next.done; next = await rest.next()) yield* output.push(next.value);
+    for (let next = await first; !next.done; next = await rest.next()) yield* output.push(next.value);
     yield* output.end();
     const whole = responseToWire(head, parsed, ended(call, output));
     await save(whole);

@@ -75,10 +75,10 @@ const toolToWire = ({
   ...{ parameters: parameters ?? null, strict: strict ?? null },
 });
 
-const usageToWire = ({ promptTokens, cachedTokens, completionTokens }: CallUsage) => ({
+const usageToWire = ({ promptTokens, cachedTokens, completionTokens, reasoningTokens }: CallUsage) => ({
   input_tokens: promptTokens,
   input_tokens_details: { cached_tokens: cachedTokens, cache_write_tokens: 0 },
   output_tokens: completionTokens,
-  output_tokens_details: { reasoning_tokens: 0 },
+  output_tokens_details: { reasoning_tokens: reasoningTokens ?? 0 },
   total_tokens: promptTokens + completionTokens,
 });

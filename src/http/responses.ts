@@ -5,7 +5,7 @@ import type { ModelCall } from "../pipeline/model-call";
 import { cancelRun } from "../tenancy/background";
 import { newId } from "../tenancy/ids";
 import { toApiError } from "./errors";
-import { commentFrame, eventFrame, eventStream } from "./event-stream";
+import { commentFrame, eventFrame, eventStream, firstOrSoon } from "./event-stream";
 import type { AppContext, Handler } from "./handler";
 import { partsQuery, partsToWire } from "./lists";
 import { callHeaders, type ModelEndpoint } from "./model-call";
@@ -39,8 +39,8 @@ async function reply(c: AppContext, call: ModelCall, parsed: ParsedResponse): Pr
     store: parsed.store,
   };
   const output = call.output[Symbol.asyncIterator]();
-  // A failure before the first token is an ordinary error reply.
-  const first = await output.next();
+  const first = output.next();
+  if (parsed.request.stream) await firstOrSoon(first);
   const save = async (whole: WireResponse) => {
     if (parsed.store) await storeResponse(c.var, parsed, whole);
   };

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { DeclaredDialect } from "./dialect";
 
 /**
  * The model catalogue: which public model names exist, and what runs behind each. Versioned configuration; tenants
@@ -22,8 +23,11 @@ export const CAPABILITIES = [
 export type Capability = (typeof CAPABILITIES)[number];
 
 const Common = {
-  /** Public name, what a caller puts into `model`. */
-  name: z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._/-]{0,127}$/),
+  /**
+   * Public name, what a caller puts into `model`: `llama3.2:latest` and `hf.co/x/y:Q4_K_M` too. Names that begin with
+   * `ft:` are those of tenants' own fine-tunes.
+   */
+  name: z.string().regex(/^(?!ft:)[a-zA-Z0-9@][a-zA-Z0-9._/:@+-]{0,127}$/),
   aliases: z.array(z.string().min(1).max(128)).default([]),
   ownedBy: z.string().min(1),
   createdSeconds: z.int().nonnegative(),
@@ -31,6 +35,8 @@ const Common = {
   providerModel: z.string().min(1),
   /** Of `openai-compatible` models: base URL up to and including `/v1`; null takes UPSTREAM_URL. */
   endpoint: z.url().nullable().default(null),
+  /** Of `openai-compatible` models: what their server takes, where servers differ; the rest is learned from refusals. */
+  dialect: DeclaredDialect.optional(),
   contextTokens: z.int().positive(),
   /** Calls that may run at once on the whole platform; null where the provider scales by itself. */
   maxInFlight: z.int().positive().nullable().default(null),
@@ -47,7 +53,12 @@ const ChatModel = z.strictObject({
   /** The provider's name of what tells how likely the model answers with each of given labels; null where nothing does. */
   classifier: z.string().min(1).nullable().default(null),
 });
-const EmbeddingModel = z.strictObject({ ...Common, task: z.literal("embedding"), dimensions: z.int().positive() });
+const EmbeddingModel = z.strictObject({
+  ...Common,
+  task: z.literal("embedding"),
+  /** Length of its vectors; null where only its server knows. */
+  dimensions: z.int().positive().nullable(),
+});
 
 /** Judges texts: Llama Guard on Workers AI, or the platform's own rules. */
 const ModerationModel = z.strictObject({

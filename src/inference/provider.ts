@@ -25,6 +25,8 @@ export interface ChatMessage {
   readonly name?: string;
   readonly tool_call_id?: string;
   readonly tool_calls?: readonly ToolCall[];
+  /** What the model thought before it said this; goes to a provider only where its dialect wants it back. */
+  readonly reasoning?: string;
 }
 export type ContentPart =
   | { readonly type: "text"; readonly text: string }
@@ -67,6 +69,8 @@ export interface ChatCall {
   readonly messages: readonly ChatMessage[];
   /** Per choice; always set, because the reservation was made for it. */
   readonly maxOutputTokens: number;
+  /** The caller named no cap: where prompt and cap together exceed the model's context, a smaller one may be sent. */
+  readonly isCapDefault?: boolean;
   readonly choices: number;
   readonly stream: boolean;
   /** Calls with the same one may share what was computed of their prompts' common beginning. */
@@ -93,11 +97,16 @@ export type FinishReason = "stop" | "length" | "tool_calls" | "content_filter";
 
 export type ChatDelta =
   | { readonly type: "text"; readonly choice: number; readonly text: string; readonly logprobs?: unknown }
+  /** The model declines, in its own words. */
+  | { readonly type: "refusal"; readonly choice: number; readonly text: string; readonly logprobs?: unknown }
+  /** What the model thinks before it answers; counts as its output. */
+  | { readonly type: "reasoning"; readonly choice: number; readonly text: string }
   | {
       readonly type: "tool_call";
       readonly choice: number;
-      /** Position among the choice's tool calls; id and name come with its first delta. */
+      /** Position among the choice's tool calls; id and name come with its first delta, and only there. */
       readonly index: number;
+      /** Unique within the choice. */
       readonly id?: string;
       readonly name?: string;
       readonly arguments: string;
@@ -111,6 +120,8 @@ export interface ProviderUsage {
   readonly promptTokens: number;
   readonly completionTokens: number;
   readonly cachedTokens: number;
+  /** Part of the completion's tokens; undefined where the provider does not tell. */
+  readonly reasoningTokens?: number;
 }
 
 export interface ClassificationCall {
@@ -134,6 +145,8 @@ export interface ModerationResult {
 export interface EmbeddingCall {
   readonly model: EmbeddingModel;
   readonly inputs: readonly string[];
+  /** Length of the vectors that the caller wants; undefined leaves it to the model. */
+  readonly dimensions?: number;
 }
 export interface EmbeddingResult {
   readonly vectors: readonly (readonly number[])[];
@@ -159,7 +172,12 @@ export class ProviderError extends Error {
   constructor(
     readonly failure: ProviderFailure,
     message: string,
-    readonly detail: { readonly providerCode?: string; readonly retryAfterMs?: number } = {},
+    readonly detail: {
+      readonly providerCode?: string;
+      readonly retryAfterMs?: number;
+      /** Of `bad_input`: the parameter that the provider refuses, by the contract's name. */
+      readonly param?: string;
+    } = {},
   ) {
     super(message);
     this.name = "ProviderError";

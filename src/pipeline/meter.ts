@@ -35,14 +35,14 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
       continue;
     }
     if (delta.type === "usage") {
-      const { promptTokens, cachedTokens, completionTokens } = delta;
-      call.usage = { promptTokens, cachedTokens, completionTokens, estimated: false };
-    } else if (delta.type === "text" || delta.type === "tool_call") {
+      const { type: _, ...counts } = delta;
+      call.usage = { ...counts, estimated: false };
+    } else if (isWritten(delta)) {
       if (cut.has(delta.choice)) continue;
       // A streamed delta is one token at least; a whole reply comes as one delta, so its length has to tell.
       const more = isStream
         ? 1
-        : Math.ceil(bytesOf(delta.type === "text" ? delta.text : delta.arguments) / BYTES_PER_TOKEN);
+        : Math.ceil(bytesOf("text" in delta ? delta.text : delta.arguments) / BYTES_PER_TOKEN);
       const tokens = (counted.get(delta.choice) ?? 0) + more;
       if (isStream && tokens > cap) {
         cut.add(delta.choice);
@@ -59,6 +59,10 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
     yield delta;
   }
 }
+
+/** What a model writes token by token: answers, refusals, thoughts, calls. */
+const isWritten = (delta: Output): delta is Extract<Output, { readonly text: string } | { readonly arguments: string }> =>
+  "text" in delta || "arguments" in delta;
 
 /** Of a model that was asked and had not answered when it was told to stop: it has read the prompt. */
 export const promptAlone = (request: ModelRequest): CallUsage => ({

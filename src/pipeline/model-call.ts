@@ -47,6 +47,8 @@ export interface CallUsage {
   readonly promptTokens: number;
   readonly cachedTokens: number;
   readonly completionTokens: number;
+  /** Part of the completion's; undefined where the provider does not tell. */
+  readonly reasoningTokens?: number;
   /** True where the provider did not say and the tap's count stands in. */
   readonly estimated: boolean;
 }

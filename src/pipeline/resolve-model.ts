@@ -96,7 +96,7 @@ function assertEmbedding(model: Model, request: EmbeddingRequest): asserts model
   if (model.task !== "embedding") {
     throw new ApiError("invalid_value", `The model '${request.model}' makes no embeddings.`, { param: "model" });
   }
-  if (request.dimensions !== undefined && request.dimensions !== model.dimensions) {
+  if (request.dimensions !== undefined && model.dimensions !== null && request.dimensions !== model.dimensions) {
     const message = `The model '${request.model}' makes vectors of ${model.dimensions} dimensions and no others.`;
     throw new ApiError("unsupported_parameter", message, { param: "dimensions" });
   }

@@ -15,8 +15,9 @@ import type { ModelCall, Output } from "./model-call";
 export async function runProvider(call: ModelCall): Promise<void> {
   const { model, request, ports, reservation } = call;
   if (request.kind === "embeddings" && model.task === "embedding") {
-    const { inputs } = request;
-    const embed = () => ports.providerOf(model, call.endpoint?.url).embed({ model, inputs }, call.signal);
+    const { inputs, dimensions } = request;
+    const asked = { model, inputs, ...(dimensions === undefined ? {} : { dimensions }) };
+    const embed = () => ports.providerOf(model, call.endpoint?.url).embed(asked, call.signal);
     call.output = withFailover(call, () => embeddings(async () => embed()));
   } else if (request.kind === "moderations" && model.task === "moderation") {
     const { inputs } = request;
@@ -33,7 +34,8 @@ export async function runProvider(call: ModelCall): Promise<void> {
       return;
     }
     const affinity = await promptAffinity(call.caller.context, model.name, asked.messages);
-    const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens, affinity };
+    const cap = { maxOutputTokens: reservation.outputTokens, isCapDefault: asked.maxOutputTokens === undefined };
+    const chat: ChatCall = { ...asked, model, ...cap, affinity };
     const ask = () => ports.providerOf(model, call.endpoint?.url).chat(chat, call.signal);
     call.output = withFailover(call, () => fromProvider(async () => ask()));
   } else {
@@ -93,11 +95,17 @@ async function* moderation(run: () => Promise<ModerationResult | undefined>): As
 export function providerFailed(error: ProviderError): ApiError {
   const retryAfter = { "retry-after": String(Math.max(1, Math.ceil((error.detail.retryAfterMs ?? 1000) / 1000))) };
   switch (error.failure) {
-    case "bad_input":
+    case "bad_input": {
+      const { param } = error.detail;
+      if (param !== undefined) {
+        const message = `The model does not take '${param}' as it is asked for: leave it out, or give it another value.`;
+        return new ApiError("unsupported_parameter", message, { param });
+      }
       return new ApiError(
         "model_refused_input",
         "The model does not take this request as it is. Check its parameters.",
       );
+    }
     case "context_length":
       return new ApiError(
         "context_length_exceeded",

@@ -1,5 +1,6 @@
 import type { Model } from "../catalogue";
 import { type Provider, ProviderError } from "../provider";
+import { LearnedDialects } from "./learned-dialects";
 import { openaiCompatible } from "./openai-compatible";
 import { rules } from "./rules";
 import { type AiBinding, workersAi } from "./workers-ai";
@@ -14,6 +15,9 @@ export interface ProviderPorts {
     readonly timeoutMs: number;
   };
 }
+
+/** What this isolate has learned of upstreams: data of the platform, none of a tenant's. */
+const dialects = new LearnedDialects();
 
 /**
  * The provider of a model.
@@ -32,7 +36,7 @@ export function providerFor(model: Model, { ai, upstream }: ProviderPorts, addre
       if (!baseUrl) throw new ProviderError("unauthorized", `model ${model.name} needs UPSTREAM_URL`);
       // The platform's secret goes to the platform's upstream, never to another model's own endpoint.
       const apiKey = model.endpoint === null ? upstream.apiKey : null;
-      return openaiCompatible({ ...upstream, baseUrl, apiKey, fetch: (...request) => fetch(...request) });
+      return openaiCompatible({ ...upstream, baseUrl, apiKey, dialects, fetch: (...request) => fetch(...request) });
     }
   }
 }

@@ -1,47 +1,10 @@
-import { z } from "zod";
-import { type ChatCall, type ChatDelta, type FinishReason, ProviderError, type ProviderUsage } from "../provider";
+import { type ChatCall, type ChatDelta, ProviderError } from "../provider";
+import { ChoiceReader, type ChoiceRules } from "./choice-reader";
+import { type Fields, fieldsOf, listOf, malformed, positionOf } from "./reply-shapes";
 import { readEvents } from "./sse";
-import { reportedUsage, TokenCount } from "./token-count";
+import { UsageReader } from "./usage-reader";
 
-const Text = z.string().nullish();
-const Anything = z.unknown().optional();
-
-/** Both ways of writing a call: OpenAI's `function`, in pieces when streamed, and Workers AI's flat one. */
-const ToolCallPart = z.object({
-  index: z.int().nonnegative().nullish(),
-  id: Text,
-  function: z.object({ name: Text, arguments: Anything }).nullish(),
-  name: Text,
-  arguments: Anything,
-});
-const Message = z.object({
-  content: Text,
-  refusal: Text,
-  reasoning_content: Anything,
-  reasoning: Anything,
-  tool_calls: z.array(ToolCallPart).nullish(),
-});
-const Choice = z.object({
-  index: z.int().nonnegative().nullish(),
-  delta: Message.nullish(),
-  message: Message.nullish(),
-  logprobs: z.object({ content: Anything }).nullish(),
-  finish_reason: Text,
-});
-
-/** A whole reply or one chunk of a streamed one: OpenAI's `choices`, or the classic fields of Workers AI. */
-const Piece = z.object({
-  choices: z.array(Choice).nullish(),
-  response: Anything,
-  tool_calls: z.array(ToolCallPart).nullish(),
-  finish_reason: Text,
-  usage: Anything,
-  error: Anything,
-  errors: Anything,
-});
-type Piece = z.output<typeof Piece>;
-
-export interface ReplyRules {
+export interface ReplyRules extends Partial<ChoiceRules> {
   /** True where a chunk that bears choices counts only itself in `usage` (newer models of Workers AI). */
   readonly usagePerChunk: boolean;
   /** True where a prompt of zero tokens stands for a count that was not made; else a provider's zero is zero. */
@@ -51,13 +14,13 @@ export interface ReplyRules {
 }
 
 /**
- * Reads a model's reply, whole or in chunks, into deltas. Ends are told last: only then is everything known that a
- * missing finish reason is derived from.
+ * Reads a model's reply, whole or in chunks: OpenAI's `choices`, or the classic fields of Workers AI. Tolerant in what
+ * it takes, exact in the deltas that it gives. Ends are told last: only then is everything known that a missing finish
+ * reason is derived from.
  */
 export class ReplyReader {
   readonly #choices: readonly ChoiceReader[];
-  #usage: ProviderUsage | undefined;
-  #rejected: unknown;
+  readonly #usage: UsageReader;
   /** Workers AI closes with totals that belong to no choice. */
   #hasTotals = false;
 
@@ -65,171 +28,106 @@ export class ReplyReader {
     readonly call: Pick<ChatCall, "choices" | "maxOutputTokens">,
     readonly rules: ReplyRules,
   ) {
-    this.#choices = Array.from({ length: call.choices }, (_, choice) => new ChoiceReader(choice));
+    const { hasThinkTags = false, hasOneCall = false, newCallId = randomCallId } = rules;
+    const own = { hasThinkTags, hasOneCall, newCallId };
+    this.#choices = Array.from({ length: call.choices }, (_, choice) => new ChoiceReader(choice, own));
+    this.#usage = new UsageReader(rules.zeroPromptIsUncounted);
   }
 
-  /** Whether the model has told how every choice ended, or has summed the call up. */
+  /** Whether the model has told how every choice ended that it began, or has summed the call up. */
   get isComplete(): boolean {
-    return this.#hasTotals || this.#choices.every((choice) => choice.said !== undefined);
+    const begun = this.#begun;
+    return this.#hasTotals || (begun.length > 0 && begun.every((choice) => choice.hasEnded));
+  }
+
+  /** Choices that were asked for, and that the provider never began: it takes no `n`, or not so many. */
+  get missing(): readonly number[] {
+    return this.#choices.filter((choice) => !choice.hasBegun).map(({ choice }) => choice);
+  }
+
+  get #begun(): readonly ChoiceReader[] {
+    return this.#choices.filter((choice) => choice.hasBegun);
   }
 
   /** @throws ProviderError `broken` when the piece is malformed, or what an error in it means */
   *read(piece: unknown): Generator<ChatDelta> {
-    const parsed = Piece.safeParse(piece);
-    if (!parsed.success) throw malformed(`the field ${parsed.error.issues[0]?.path.join(".")}`);
-    const { choices, error, errors, usage } = parsed.data;
-    if (error !== undefined && error !== null) throw this.rules.failureOf(error);
-    if (Array.isArray(errors) && errors.length > 0) throw this.rules.failureOf(errors[0]);
-    if (choices) for (const choice of choices) yield* this.#readChoice(choice);
-    else yield* this.#readClassic(parsed.data);
-    const isTotal = !this.rules.usagePerChunk || !choices?.some((choice) => choice.delta);
-    if (isTotal) this.#readUsage(usage);
-    if (!choices && this.#usage) this.#hasTotals = true;
+    const fields = fieldsOf(piece);
+    if (!fields) throw malformed("no object");
+    const error = errorIn(fields);
+    if (error !== undefined) throw this.rules.failureOf(error);
+    const isChat = fields.choices !== undefined && fields.choices !== null;
+    const choices = listOf(fields.choices, "choices").map((choice) => fieldsOf(choice) ?? {});
+    const positions = positionsOf(choices);
+    for (const [at, choice] of choices.entries()) yield* this.#choiceAt(positions[at] ?? 0).read(choice);
+    if (!isChat && ["response", "tool_calls", "finish_reason"].some((name) => name in fields))
+      yield* (this.#choices[0] as ChoiceReader).readClassic(fields); // classic calls have one choice
+    const isTotal = !this.rules.usagePerChunk || !choices.some(({ delta }) => delta);
+    const usage = fields.usage ?? fieldsOf(fields.x_groq)?.usage ?? choices.find((choice) => choice.usage)?.usage;
+    if (isTotal) this.#usage.read(usage);
+    if (!isChat && this.rules.usagePerChunk && this.#usage.usage) this.#hasTotals = true;
   }
 
-  /** What is missing leaves what was told before; what cannot be true is kept, to be told. */
-  #readUsage(usage: unknown): void {
-    if (usage === undefined || usage === null) return;
-    const { data } = ChatUsage.safeParse(usage);
-    if (!data) this.#rejected = usage;
-    else if (data.prompt_tokens > 0 || !this.rules.zeroPromptIsUncounted) this.#usage = usageOf(data);
+  #choiceAt(position: number): ChoiceReader {
+    const choice = this.#choices[position];
+    if (!choice) throw malformed(`choice ${position} of ${this.#choices.length}`);
+    return choice;
   }
 
-  *#readChoice({ index, delta, message, logprobs, finish_reason }: z.output<typeof Choice>): Generator<ChatDelta> {
-    const choice = this.#choices[index ?? 0];
-    if (!choice) throw malformed(`choice ${index} of ${this.#choices.length}`);
-    const written = delta ?? message;
-    if (written) {
-      yield* choice.text(written.content ?? written.refusal ?? "", logprobs?.content);
-      // Thinking is the model's work and counts as its output, but is nobody's to read: a delta without text lets
-      // the tap count it while it streams.
-      if (delta && [delta.reasoning_content, delta.reasoning].some(isText)) yield choice.silentWork();
-      for (const part of written.tool_calls ?? []) yield* choice.toolCall(part);
-    }
-    if (finish_reason) choice.finish(finish_reason);
-  }
-
-  *#readClassic({ response, tool_calls, finish_reason }: Piece): Generator<ChatDelta> {
-    const choice = this.#choices[0] as ChoiceReader; // classic calls have one choice
-    yield* choice.text(textOf(response), undefined);
-    for (const part of tool_calls ?? []) yield* choice.toolCall(part);
-    if (finish_reason) choice.finish(finish_reason);
-  }
-
-  /** One finish for each choice, then the usage if there was any. */
+  /** What was held back, one finish for each choice, then the usage if there was any. @throws ProviderError `broken` */
   *end(): Generator<ChatDelta> {
-    const isFull = this.#choices.length === 1 && (this.#usage?.completionTokens ?? 0) >= this.call.maxOutputTokens;
-    for (const choice of this.#choices) yield choice.end(isFull ? "length" : "stop");
-    if (this.#usage) yield { type: "usage", ...this.#usage };
-    else if (this.#rejected !== undefined) yield { type: "usage_rejected", reported: reportedUsage(this.#rejected) };
+    if (this.#begun.length === 0 && !this.#hasTotals) throw new ProviderError("broken", "the reply says nothing");
+    const completed = this.#usage.usage?.completionTokens ?? 0;
+    const derived = this.#choices.length === 1 && completed >= this.call.maxOutputTokens ? "length" : "stop";
+    const choices = this.#hasTotals && this.#begun.length === 0 ? this.#choices : this.#begun;
+    for (const choice of choices) yield* choice.close(derived);
+    for (const choice of choices) yield { type: "finish", choice: choice.choice, reason: choice.finish(derived) };
+    yield* this.#usage.told();
   }
 }
 
-class ChoiceReader {
-  said: FinishReason | undefined;
-  /** The sender's index of each tool call, in order of appearance: ours is the position here. */
-  readonly #calls: { readonly key: number | undefined; readonly id: string | undefined }[] = [];
-
-  constructor(readonly choice: number) {}
-
-  *text(text: string, logprobs: unknown): Generator<ChatDelta> {
-    const scored = Array.isArray(logprobs) && logprobs.length > 0 ? { logprobs } : {};
-    if (text !== "" || "logprobs" in scored) yield { type: "text", choice: this.choice, text, ...scored };
-  }
-
-  silentWork(): ChatDelta {
-    return { type: "text", choice: this.choice, text: "" };
-  }
-
-  /** Id and name go out with the first piece only: some servers repeat them, some change them on the way. */
-  *toolCall({ index, id, ...part }: z.output<typeof ToolCallPart>): Generator<ChatDelta> {
-    const { name, arguments: given } = part.function ?? part;
-    const text = textOf(given);
-    const known = this.#known(index ?? undefined, id ?? undefined, name);
-    if (known !== -1) {
-      if (text !== "") yield { type: "tool_call", choice: this.choice, index: known, arguments: text };
-      return;
-    }
-    if (!name) {
-      if (text === "") return; // an empty piece that closes a call
-      throw malformed("a tool call without a name");
-    }
-    this.#calls.push({ key: index ?? undefined, id: id ?? undefined });
-    const opening = { name, arguments: text, ...(id ? { id } : {}) };
-    yield { type: "tool_call", choice: this.choice, index: this.#calls.length - 1, ...opening };
-  }
-
-  #known(key: number | undefined, id: string | undefined, name: string | null | undefined): number {
-    if (key !== undefined) return this.#calls.findIndex((call) => call.key === key);
-    if (id !== undefined) return this.#calls.findIndex((call) => call.id === id);
-    return name ? -1 : this.#calls.length - 1; // without index and id, a name opens a call and the rest goes on
-  }
-
-  finish(reason: string): void {
-    this.said ??= finishReason(reason);
-  }
-
-  end(derived: FinishReason): ChatDelta {
-    const said = this.said ?? derived;
-    // Some servers say `stop` after tool calls, and classic models say nothing.
-    const isCalling = this.#calls.length > 0 && (said === "stop" || this.said === undefined);
-    return { type: "finish", choice: this.choice, reason: isCalling ? "tool_calls" : said };
-  }
+/** By their index; by their order where indexes are missing, or one comes twice. */
+function positionsOf(choices: readonly Fields[]): readonly number[] {
+  const told = choices.map(({ index }) => positionOf(index));
+  const isClear = told.every((index) => index !== undefined) && new Set(told).size === told.length;
+  return isClear ? (told as number[]) : choices.length === 1 ? [told[0] ?? 0] : choices.map((_, at) => at);
 }
 
-function finishReason(reason: string): FinishReason {
-  switch (reason) {
-    case "length":
-    case "max_tokens":
-      return "length";
-    case "tool_calls":
-    case "function_call":
-      return "tool_calls";
-    case "content_filter":
-      return "content_filter";
-    case "error":
-      throw new ProviderError("broken", "the model says that it failed");
-    default:
-      return "stop";
-  }
+function errorIn(piece: Fields): unknown {
+  const { error, errors, object, type } = piece;
+  if (error !== undefined && error !== null && error !== "" && error !== false) return error;
+  if (Array.isArray(errors) && errors.length > 0) return errors[0];
+  return object === "error" || type === "error" ? piece : undefined;
 }
 
-/** JSON mode answers with a value, and streams of classic models know tokens that look like numbers. */
-const textOf = (value: unknown): string =>
-  typeof value === "string" ? value : value === undefined || value === null ? "" : JSON.stringify(value);
-const isText = (value: unknown) => typeof value === "string" && value !== "";
+/** As OpenAI's: `call_` and 24 characters that nobody guesses. */
+const randomCallId = () => `call_${crypto.randomUUID().replaceAll("-", "").slice(0, 24)}`;
 
-const malformed = (what: string) => new ProviderError("broken", `the reply is malformed: ${what}`);
-
-const ChatUsage = z.object({
-  prompt_tokens: TokenCount,
-  completion_tokens: TokenCount,
-  prompt_tokens_details: z.object({ cached_tokens: TokenCount.nullish() }).nullish(),
-});
-
-function usageOf(data: z.output<typeof ChatUsage>): ProviderUsage {
-  const { prompt_tokens: promptTokens, completion_tokens: completionTokens, prompt_tokens_details: details } = data;
-  return { promptTokens, completionTokens, cachedTokens: Math.min(details?.cached_tokens ?? 0, promptTokens) };
-}
-
-/** Events that a reply may have beside one for each token: openings, endings, usage, heartbeats. */
+/** Events that a reply may have beside those of its tokens: openings, endings, usage, heartbeats. */
 const SPARE_EVENTS = 1_024;
+/** Some servers send every character by itself, and a token may be a long word. */
+const EVENTS_PER_TOKEN = 32;
 
-/** A streamed reply. @throws ProviderError `broken` when it breaks off, is malformed, or goes on without an end */
-export async function* streamedReply(bytes: AsyncIterable<Uint8Array>, reply: ReplyReader): AsyncGenerator<ChatDelta> {
+/** A streamed reply without its end. @throws ProviderError `broken` when it breaks off, is malformed, or has no end */
+export async function* streamedDeltas(bytes: AsyncIterable<Uint8Array>, reply: ReplyReader): AsyncGenerator<ChatDelta> {
   const { choices, maxOutputTokens } = reply.call;
-  let eventsLeft = SPARE_EVENTS + 2 * choices * maxOutputTokens;
+  let eventsLeft = SPARE_EVENTS + EVENTS_PER_TOKEN * choices * maxOutputTokens;
   let isDone = false;
   for await (const { type, data } of readEvents(bytes)) {
-    isDone = data === "[DONE]";
+    isDone = data.trim().toUpperCase() === "[DONE]";
     if (isDone) break;
-    if (data === "") continue;
+    if (data.trim() === "" || HEARTBEAT.test(type)) continue;
     if (eventsLeft-- === 0) throw new ProviderError("broken", "the stream goes on without an end");
     const piece = parsedJson(data);
-    if (type === "error") throw reply.rules.failureOf(piece);
+    if (type === "error") throw reply.rules.failureOf(fieldsOf(piece)?.error ?? piece);
     yield* reply.read(piece);
   }
   if (!isDone && !reply.isComplete) throw new ProviderError("broken", "the stream ended before the reply did");
+}
+const HEARTBEAT = /^(ping|heartbeat|keep-?alive)$/i;
+
+/** A streamed reply. @throws ProviderError as {@link streamedDeltas} */
+export async function* streamedReply(bytes: AsyncIterable<Uint8Array>, reply: ReplyReader): AsyncGenerator<ChatDelta> {
+  yield* streamedDeltas(bytes, reply);
   yield* reply.end();
 }
 

@@ -50,11 +50,14 @@ export async function* sideBySide(runs: readonly AsyncGenerator<ChatDelta>[]): A
 }
 
 /** All runs had the same prompt, so it counts once. */
-function summed(usages: readonly ProviderUsage[]): ProviderUsage {
+export function summed(usages: readonly ProviderUsage[]): ProviderUsage {
   const promptTokens = Math.max(...usages.map((usage) => usage.promptTokens));
   return {
     promptTokens,
     cachedTokens: Math.max(...usages.map((usage) => usage.cachedTokens)),
     completionTokens: usages.reduce((sum, usage) => sum + usage.completionTokens, 0),
+    ...(usages.some(({ reasoningTokens }) => reasoningTokens !== undefined)
+      ? { reasoningTokens: usages.reduce((sum, usage) => sum + (usage.reasoningTokens ?? 0), 0) }
+      : {}),
   };
 }

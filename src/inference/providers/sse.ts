@@ -53,32 +53,40 @@ export async function* readEvents(
   yield* closed();
 }
 
-/** Lines that end in CR, LF or both; a CR at a chunk's end closes its line, and an LF that follows belongs to it. */
+/**
+ * Lines that end in CR, LF or both; a CR at a chunk's end closes its line, and an LF that follows belongs to it. A line
+ * in many pieces is put together once, at its end.
+ */
 class Lines {
-  #rest = "";
-  /** Where the search goes on: what lies before was searched in vain. */
-  #searched = 0;
+  #pieces: string[] = [];
+  #pending = 0;
   #endedInCr = false;
 
   get pendingCharacters(): number {
-    return this.#rest.length;
+    return this.#pending;
   }
 
   *push(text: string, isLast: boolean): Generator<string> {
-    this.#rest += this.#endedInCr && text.startsWith("\n") ? text.slice(1) : text;
+    let start = this.#endedInCr && text.startsWith("\n") ? 1 : 0;
     if (text !== "") this.#endedInCr = text.endsWith("\r");
-    let start = 0;
     const lineEnd = /\r\n?|\n/g;
-    lineEnd.lastIndex = this.#searched;
-    for (let end = lineEnd.exec(this.#rest); end; end = lineEnd.exec(this.#rest)) {
-      yield this.#rest.slice(start, end.index);
+    lineEnd.lastIndex = start;
+    for (let end = lineEnd.exec(text); end; end = lineEnd.exec(text)) {
+      yield this.#line(text.slice(start, end.index));
       start = lineEnd.lastIndex;
     }
-    this.#rest = this.#rest.slice(start);
-    this.#searched = this.#rest.length;
-    if (!isLast || this.#rest === "") return;
-    yield this.#rest;
-    this.#rest = "";
+    if (start < text.length) {
+      this.#pieces.push(text.slice(start));
+      this.#pending += text.length - start;
+    }
+    if (isLast && this.#pending > 0) yield this.#line("");
+  }
+
+  #line(end: string): string {
+    const line = this.#pieces.length === 0 ? end : this.#pieces.join("") + end;
+    this.#pieces = [];
+    this.#pending = 0;
+    return line;
   }
 }
 

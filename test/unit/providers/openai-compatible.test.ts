@@ -76,13 +76,15 @@ describe.each([
     expect(finishesIn(deltas)).toMatchObject([{ reason: "tool_calls" }]);
   });
 
-  it("gives a refusal as its text", async () => {
+  it("keeps a refusal apart from text", async () => {
     const written = { content: null, refusal: "I will not." };
     const choice = { index: 0, finish_reason: "stop", ...(stream ? { delta: written } : { message: written }) };
     const reply = JSON.stringify({ choices: [choice] });
     const headers = { "content-type": stream ? "text/event-stream" : "application/json" };
     const rawBody = stream ? `data: ${reply}\n\n` : reply;
-    expect(textIn(await chatted({ rawBody, headers }, { stream }))).toBe("I will not.");
+    const deltas = await chatted({ rawBody, headers }, { stream });
+    expect(deltas[0]).toEqual({ type: "refusal", choice: 0, text: "I will not." });
+    expect(textIn(deltas)).toBe("");
   });
 
   it("passes log probabilities on with their text", async () => {
@@ -91,9 +93,10 @@ describe.each([
     expect(scores.map(({ token }) => token)).toEqual(["a", " b"]);
   });
 
-  it("never shows reasoning", async () => {
+  it("keeps reasoning apart from text", async () => {
     const deltas = await chatted({ text: "so", reasoningTokens: 4 }, { stream });
     expect(textIn(deltas)).toBe("so");
+    expect(deltas.map((delta) => (delta.type === "reasoning" ? delta.text : "")).join("")).toBe("hm hm hm hm ");
     expect(usageIn(deltas)).toMatchObject({ completionTokens: 5 });
   });
 
