@@ -90,7 +90,9 @@ export class ChatChoices {
 }
 
 function logprobsToWire(content: unknown, refusal: unknown) {
-  const [ofContent, ofRefusal] = [content, refusal].map((list) => (Array.isArray(list) && list.length > 0 ? list : null));
+  const [ofContent, ofRefusal] = [content, refusal].map((list) =>
+    Array.isArray(list) && list.length > 0 ? list : null,
+  );
   return ofContent || ofRefusal ? { content: ofContent ?? null, refusal: ofRefusal ?? null } : null;
 }
 

@@ -40,9 +40,7 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
     } else if (isWritten(delta)) {
       if (cut.has(delta.choice)) continue;
       // A streamed delta is one token at least; a whole reply comes as one delta, so its length has to tell.
-      const more = isStream
-        ? 1
-        : Math.ceil(bytesOf("text" in delta ? delta.text : delta.arguments) / BYTES_PER_TOKEN);
+      const more = isStream ? 1 : Math.ceil(bytesOf("text" in delta ? delta.text : delta.arguments) / BYTES_PER_TOKEN);
       const tokens = (counted.get(delta.choice) ?? 0) + more;
       if (isStream && tokens > cap) {
         cut.add(delta.choice);
@@ -61,7 +59,9 @@ async function* tap(call: ModelCall, output: AsyncIterable<Output>): AsyncGenera
 }
 
 /** What a model writes token by token: answers, refusals, thoughts, calls. */
-const isWritten = (delta: Output): delta is Extract<Output, { readonly text: string } | { readonly arguments: string }> =>
+const isWritten = (
+  delta: Output,
+): delta is Extract<Output, { readonly text: string } | { readonly arguments: string }> =>
   "text" in delta || "arguments" in delta;
 
 /** Of a model that was asked and had not answered when it was told to stop: it has read the prompt. */

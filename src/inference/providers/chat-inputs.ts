@@ -43,12 +43,14 @@ type Wanted = Partial<Pick<Dialect, "systemMessages" | "hasAlternatingRoles" | "
  */
 export function plainMessages({ messages, model }: ChatCall, dialect: Wanted = {}): PlainMessage[] {
   const canSee = model.capabilities.includes("vision");
-  const plain = messages.map(({ role, content, reasoning, ...rest }): PlainMessage => ({
-    role: role === "developer" ? "system" : role,
-    content: plainContent(content, canSee),
-    ...rest,
-    ...(dialect.passesReasoningBack && reasoning !== undefined ? { reasoning_content: reasoning } : {}),
-  }));
+  const plain = messages.map(
+    ({ role, content, reasoning, ...rest }): PlainMessage => ({
+      role: role === "developer" ? "system" : role,
+      content: plainContent(content, canSee),
+      ...rest,
+      ...(dialect.passesReasoningBack && reasoning !== undefined ? { reasoning_content: reasoning } : {}),
+    }),
+  );
   const placed = withSystem(plain, dialect.systemMessages ?? "as_written");
   return dialect.hasAlternatingRoles ? alternating(placed) : placed;
 }

@@ -115,7 +115,9 @@ export class ChoiceReader {
 /** Newer servers send both names of the field with the same text, for old clients and new. */
 function thoughtIn(message: Fields, said: Said): string {
   const names = ["reasoning_content", "reasoning", "thinking", "thought"];
-  const field = names.map((name) => message[name]).find((value) => typeof value === "string" ? value !== "" : value != null);
+  const field = names
+    .map((name) => message[name])
+    .find((value) => (typeof value === "string" ? value !== "" : value != null));
   if (typeof field === "string") return field + said.reasoning;
   const part = fieldsOf(field);
   return saidIn(part ? (part.content ?? part.text) : field).text + said.reasoning;

@@ -7,7 +7,16 @@ import { type FinishReason, ProviderError, type ProviderFailure } from "../provi
 const ENDINGS: Readonly<Record<string, FinishReason>> = {
   ...all("stop", "stop", "eos", "eos_token", "eot", "end", "end_turn", "end_of_turn", "stop_sequence", "stop_token"),
   ...all("stop", "stop_word", "stop_str", "word", "complete", "completed", "done", "finished", "normal", "success"),
-  ...all("length", "length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length", "limit"),
+  ...all(
+    "length",
+    "length",
+    "max_tokens",
+    "max_length",
+    "max_output_tokens",
+    "max_new_tokens",
+    "model_length",
+    "limit",
+  ),
   ...all("length", "max_completion_tokens", "model_context_window_exceeded", "context_length", "token_limit"),
   ...all("length", "length_limit", "max_token", "error_limit"),
   ...all("tool_calls", "tool_calls", "tool_call", "tool_use", "function_call", "function_calls", "tools"),

@@ -45,9 +45,8 @@ export function openaiCompatible(options: UpstreamOptions): Provider {
     async chat(call, signal) {
       const running = new Running(signal, options.timeoutMs);
       try {
-        const several = call.choices > 1 && dialectFor(options, call.model).hasOneChoice;
-        const begun = several ? undefined : await ask(options, call, running);
-        return running.output(begun ? answered(options, call, running, begun) : inTurn(options, call, running), brokenOff);
+        const begun = await ask(options, call, running);
+        return running.output(answered(options, call, running, begun), brokenOff);
       } catch (error) {
         throw running.failure(error, brokenOff);
       }
@@ -72,8 +71,30 @@ interface Answer {
   readonly dialect: Dialect;
 }
 
-const dialectFor = ({ dialects, baseUrl }: UpstreamOptions, model: Model): Dialect =>
-  dialects?.recall(baseUrl, model.providerModel) ?? dialectOf(model.dialect);
+/** What is known of one server's model, and what becomes of it. */
+class Known {
+  readonly dialect: Dialect;
+  readonly #doubted: Dialect | undefined;
+
+  constructor(
+    readonly options: UpstreamOptions,
+    readonly model: Model,
+  ) {
+    const { trusted, doubted } = options.dialects?.recall(options.baseUrl, model.providerModel) ?? {};
+    this.dialect = trusted ?? dialectOf(model.dialect);
+    this.#doubted = doubted;
+  }
+
+  /** The server has answered. @param bodyIn what would have been sent in a dialect */
+  tookIt(dialect: Dialect, bodyIn: (dialect: Dialect) => unknown): void {
+    const { dialects, baseUrl } = this.options;
+    const place = [baseUrl, this.model.providerModel] as const;
+    if (dialect !== this.dialect) dialects?.remember(...place, dialect);
+    else if (this.#doubted && JSON.stringify(bodyIn(this.#doubted)) !== JSON.stringify(bodyIn(dialect)))
+      dialects?.forget(...place);
+    else if (this.#doubted) dialects?.doubtNext(...place);
+  }
+}
 
 /**
  * Asks in the server's dialect. What it refuses by name is asked again without it, or under its other name; once it
@@ -81,15 +102,15 @@ const dialectFor = ({ dialects, baseUrl }: UpstreamOptions, model: Model): Diale
  * @throws ProviderError of the last refusal
  */
 async function ask(options: UpstreamOptions, call: ChatCall, running: Running): Promise<Answer> {
-  let dialect = dialectFor(options, call.model);
+  const known = new Known(options, call.model);
+  let { dialect } = known;
   let cap: number | null = call.maxOutputTokens;
-  const known = dialect;
   const hasReasoning = call.messages.some(({ reasoning }) => reasoning !== undefined);
   for (let correction = 0; ; correction++) {
     const sent = chatBody(call, dialect, cap);
     const response = await post(options, "/chat/completions", sent, running);
     if (response.ok) {
-      if (dialect !== known) options.dialects?.remember(options.baseUrl, call.model.providerModel, dialect);
+      known.tookIt(dialect, (other) => chatBody(call, other, cap));
       return { body: bodyOf(response, running), dialect };
     }
     const text = await errorTextOf(response, running);
@@ -101,8 +122,6 @@ async function ask(options: UpstreamOptions, call: ChatCall, running: Running): 
     if ("param" in lesson) throw ofParam(failure, lesson.param);
     if ("cap" in lesson) cap = lesson.cap;
     else dialect = lesson.dialect;
-    // A server that cannot keep to one choice refuses the rest of them too: the others are asked for by themselves.
-    if (dialect.hasOneChoice && call.choices > 1) call = { ...call, choices: 1 };
   }
 }
 
@@ -122,7 +141,8 @@ async function* answered(
   yield* deltasOf(body, reader);
   const { missing } = reader;
   if (missing.length === 0 || missing.length === call.choices) return yield* reader.end();
-  options.dialects?.remember(options.baseUrl, call.model.providerModel, { ...dialect, hasOneChoice: true });
+  const oneChoice = { ...dialect, hasOneChoice: true };
+  if (!dialect.hasOneChoice) options.dialects?.remember(options.baseUrl, call.model.providerModel, oneChoice);
   yield* inTurn(options, call, running, missing, reader.end());
 }
 
@@ -134,12 +154,12 @@ async function* inTurn(
   options: UpstreamOptions,
   call: ChatCall,
   running: Running,
-  choices: readonly number[] = Array.from({ length: call.choices }, (_, choice) => choice),
-  before: Iterable<ChatDelta> = [],
+  choices: readonly number[],
+  before: Iterable<ChatDelta>,
 ): AsyncGenerator<ChatDelta> {
   const ends: ChatDelta[] = [];
   const usages: ProviderUsage[] = [];
-  let runs = 0;
+  const runs = 1 + choices.length;
   let rejected: ChatDelta | undefined;
   const passed = function* (delta: ChatDelta, choice?: number): Generator<ChatDelta> {
     if (delta.type === "usage") usages.push(delta);
@@ -150,9 +170,7 @@ async function* inTurn(
       else yield own;
     }
   };
-  const begun = [...before];
-  if (begun.length > 0) runs++;
-  for (const delta of begun) yield* passed(delta);
+  for (const delta of before) yield* passed(delta);
   for (const choice of choices) {
     const seed = call.seed === undefined || choice === 0 ? {} : { seed: call.seed + choice };
     const single = { ...call, ...seed, choices: 1 };
@@ -160,7 +178,6 @@ async function* inTurn(
     const reader = readerOf(single, dialect);
     for await (const delta of deltasOf(body, reader)) yield* passed(delta, choice);
     for (const delta of reader.end()) yield* passed(delta, choice);
-    runs++;
   }
   yield* ends.toSorted((a, b) => ("choice" in a ? a.choice : 0) - ("choice" in b ? b.choice : 0));
   if (usages.length === runs) yield { type: "usage", ...summed(usages) };
@@ -182,7 +199,7 @@ function chatBody(call: ChatCall, dialect: Dialect, cap: number | null): Record<
     ...(dialect.outputCap === "none" || cap === null ? {} : { [dialect.outputCap]: cap }),
     model: call.model.providerModel,
     messages: plainMessages(call, dialect),
-    n: call.choices > 1 ? call.choices : undefined,
+    n: call.choices > 1 && !dialect.hasOneChoice ? call.choices : undefined, // the others are asked for by themselves
     response_format: call.responseFormat,
     reasoning_effort: call.reasoningEffort,
     ...(tools && tools.length > 0 ? { tools, tool_choice: toolChoice } : {}),
@@ -212,16 +229,16 @@ const errorTextOf = async ({ body }: Response, running: Running): Promise<string
 
 async function askForVectors(options: UpstreamOptions, call: EmbeddingCall, running: Running): Promise<Response> {
   const { model, inputs, dimensions } = call;
-  const known = dialectFor(options, model);
-  let dialect = known;
+  const known = new Known(options, model);
+  let { dialect } = known;
+  const fields = { model: model.providerModel, input: inputs, encoding_format: "float", dimensions };
+  const bodyIn = ({ omit }: Dialect): Record<string, unknown> =>
+    Object.fromEntries(Object.entries(withoutUndefined(fields)).filter(([name]) => !omit.includes(name)));
   for (let correction = 0; ; correction++) {
-    const fields = { model: model.providerModel, input: inputs, encoding_format: "float", dimensions };
-    const sent = Object.fromEntries(
-      Object.entries(withoutUndefined(fields)).filter(([name]) => !dialect.omit.includes(name)),
-    );
+    const sent = bodyIn(dialect);
     const response = await post(options, "/embeddings", sent, running);
     if (response.ok) {
-      if (dialect !== known) options.dialects?.remember(options.baseUrl, model.providerModel, dialect);
+      known.tookIt(dialect, bodyIn);
       return response;
     }
     const text = await errorTextOf(response, running);
@@ -269,7 +286,7 @@ async function* deltasOf(body: AsyncGenerator<Uint8Array>, reader: ReplyReader):
 /** White space, and the three bytes of a byte order mark. */
 const BLANKS: ReadonlySet<number> = new Set([0x09, 0x0a, 0x0d, 0x20, 0xef, 0xbb, 0xbf]);
 /** The beginnings of JSON, and of a proxy's page. */
-const WHOLE: ReadonlySet<number> = new Set([..."{[\"<"].map((character) => character.charCodeAt(0)));
+const WHOLE: ReadonlySet<number> = new Set([...'{["<'].map((character) => character.charCodeAt(0)));
 
 async function* followedBy(first: Uint8Array, rest: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   yield first;

@@ -27,7 +27,8 @@ const REFUSALS: ReadonlySet<number> = new Set([400, 405, 413, 422, 500, 501]);
 const NOT_TAKEN =
   /unsupported|not.{0,12}support|unknown|unrecogni[sz]ed|unexpected|not permitted|extra|forbidden|not allowed|no longer|deprecated|(does not|doesn't|do not|don't|cannot|can't|only) (accept|allow|take|support|be used|be specified|be set)|(invalid|no such|not a valid|additional) (parameter|argument|field|property|properties|request|key|input)|not implemented|not available|instead/i;
 const CONTEXT = /context|prompt.{0,40}(too long|exceed)|too many tokens|`inputs` tokens \+/i;
-const TOO_LARGE = /too large|at most|less than|greater than|exceed|maximum (value|allowed|of)|must be (between|<|in)|range/i;
+const TOO_LARGE =
+  /too large|at most|less than|greater than|exceed|maximum (value|allowed|of)|must be (between|<|in)|range/i;
 
 /** What a refusal teaches: how to ask this server. Undefined where it is about something else. */
 export function lessonOf(refused: RefusedRequest): Lesson | undefined {
@@ -61,7 +62,11 @@ function capLesson(refused: RefusedRequest, named: string | undefined): Lesson |
     return { dialect: { ...dialect, omit, outputCap: isTried ? "none" : other } };
   }
   if (!isCapDefault) return undefined;
-  const smaller = CONTEXT.test(text) ? roomIn(text, cap) : named === outputCap && TOO_LARGE.test(text) ? most(text) : undefined;
+  const smaller = CONTEXT.test(text)
+    ? roomIn(text, cap)
+    : named === outputCap && TOO_LARGE.test(text)
+      ? most(text)
+      : undefined;
   if (smaller === undefined) return CONTEXT.test(text) ? { cap: null } : undefined;
   return smaller >= 1 && smaller < cap ? { cap: smaller } : undefined;
 }
@@ -80,7 +85,11 @@ function roomIn(text: string, cap: number): number | undefined {
   if (prompt !== undefined && prompt !== context) return context - prompt;
   return requested === undefined ? undefined : context - (requested - cap);
 }
-const most = (text: string) => numberIn(text, /(?:at most|maximum(?: value| allowed)?(?: is| of)?|less than or equal to|<=|up to)[^0-9]{0,12}(\d[\d,]*)/i);
+const most = (text: string) =>
+  numberIn(
+    text,
+    /(?:at most|maximum(?: value| allowed)?(?: is| of)?|less than or equal to|<=|up to)[^0-9]{0,12}(\d[\d,]*)/i,
+  );
 
 function numberIn(text: string, pattern: RegExp): number | undefined {
   const digits = pattern.exec(text)?.[1]?.replaceAll(",", "");
@@ -89,7 +98,10 @@ function numberIn(text: string, pattern: RegExp): number | undefined {
 
 /** Chat templates complain in their authors' words, through whatever server runs them. */
 function rolesLesson(text: string, dialect: Dialect): Lesson | undefined {
-  if (/system.{0,40}(role|message|prompt)?.{0,40}(not supported|unsupported|not allowed)/i.test(text) && dialect.systemMessages !== "in_user")
+  if (
+    /system.{0,40}(role|message|prompt)?.{0,40}(not supported|unsupported|not allowed)/i.test(text) &&
+    dialect.systemMessages !== "in_user"
+  )
     return { dialect: { ...dialect, systemMessages: "in_user" } };
   const isOnSystem =
     /system.{0,60}(beginning|first|start|once|only one|single|multiple|more than one)|(only one|multiple|single).{0,20}system/i;
@@ -97,12 +109,14 @@ function rolesLesson(text: string, dialect: Dialect): Lesson | undefined {
     const next = dialect.systemMessages === "as_written" ? "one_first" : "in_user";
     return dialect.systemMessages === "in_user" ? undefined : { dialect: { ...dialect, systemMessages: next } };
   }
-  if (!/roles? must alternate|alternat(e|ing).{0,40}(user|assistant)|consecutive (user|assistant|messages)/i.test(text)) return undefined;
+  if (!/roles? must alternate|alternat(e|ing).{0,40}(user|assistant)|consecutive (user|assistant|messages)/i.test(text))
+    return undefined;
   if (!dialect.hasAlternatingRoles)
     return { dialect: { ...dialect, hasAlternatingRoles: true, systemMessages: atLeastOneFirst(dialect) } };
   return dialect.systemMessages === "in_user" ? undefined : { dialect: { ...dialect, systemMessages: "in_user" } };
 }
-const atLeastOneFirst = ({ systemMessages }: Dialect) => (systemMessages === "as_written" ? "one_first" : systemMessages);
+const atLeastOneFirst = ({ systemMessages }: Dialect) =>
+  systemMessages === "as_written" ? "one_first" : systemMessages;
 
 /** Always sent, so that naming them says nothing. */
 const NEVER_NAMED: ReadonlySet<string> = new Set(["model", "messages", "stream", "input"]);
@@ -123,7 +137,9 @@ function toldIn(text: string): readonly string[] {
   }
   const fields = fieldsOf(body) ?? {};
   const error = fieldsOf(fields.error) ?? fields;
-  const details = [fields.detail, fields.details, error.detail, error.details].flatMap((list) => (Array.isArray(list) ? list : []));
+  const details = [fields.detail, fields.details, error.detail, error.details].flatMap((list) =>
+    Array.isArray(list) ? list : [],
+  );
   const places = details.flatMap((detail) => fieldsOf(detail)?.loc ?? fieldsOf(detail)?.param ?? []);
   const param = typeof error.param === "string" ? error.param.split(/[.[]/) : [];
   return [...param, ...places].filter((place): place is string => typeof place === "string");
@@ -133,7 +149,10 @@ function toldIn(text: string): readonly string[] {
 function isWord(name: string, text: string): boolean {
   if (name.includes("_")) return new RegExp(`(?<![a-z_])${name}(?![a-z_])`, "i").test(text);
   const called = "(parameter|argument|field|option|property)";
-  return new RegExp(`['"\`]${name}['"\`]|${called}s?:? ${name}\\b|\\b${name} ${called}|\\b${name} ?(=|>|<|must be|is not)`, "i").test(text);
+  return new RegExp(
+    `['"\`]${name}['"\`]|${called}s?:? ${name}\\b|\\b${name} ${called}|\\b${name} ?(=|>|<|must be|is not)`,
+    "i",
+  ).test(text);
 }
 
 /** What may be left out without anybody being told less than they asked for: hints, and values that are the default. */

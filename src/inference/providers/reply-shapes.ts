@@ -45,7 +45,8 @@ export function saidIn(content: unknown): Said {
   }
   const said = { text: "", refusal: "", reasoning: "" };
   for (const value of content) {
-    const part = typeof value === "string" ? { text: value, refusal: "", reasoning: "" } : partOf(fieldsOf(value) ?? {});
+    const part =
+      typeof value === "string" ? { text: value, refusal: "", reasoning: "" } : partOf(fieldsOf(value) ?? {});
     said.text += part.text;
     said.refusal += part.refusal;
     said.reasoning += part.reasoning;

@@ -76,7 +76,14 @@ export class ToolCallReader {
     call.held += text;
     if (call.name === undefined) return;
     call.index = this.#opened++;
-    yield { type: "tool_call", choice, index: call.index, id: this.#ownId(call.id), name: call.name, arguments: call.held };
+    yield {
+      type: "tool_call",
+      choice,
+      index: call.index,
+      id: this.#ownId(call.id),
+      name: call.name,
+      arguments: call.held,
+    };
     call.held = "";
   }
 

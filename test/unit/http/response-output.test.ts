@@ -1,5 +1,5 @@
-import { ResponseStream } from "openai/lib/responses/ResponseStream";
 import fc from "fast-check";
+import { ResponseStream } from "openai/lib/responses/ResponseStream";
 import { describe, expect, it } from "vitest";
 import { type OutputItem, type ResponseEvent, ResponseOutput } from "../../../src/http/response-output";
 import type { FinishReason } from "../../../src/inference/provider";
@@ -122,7 +122,14 @@ describe("the events of a response", () => {
     await fc.assert(
       fc.asyncProperty(anySaying, async (saying) => {
         const { events, items } = made(interleaved(saying));
-        const head = { id: "resp_1", object: "response", created_at: 0, model: "m", tools: [], parallel_tool_calls: true };
+        const head = {
+          id: "resp_1",
+          object: "response",
+          created_at: 0,
+          model: "m",
+          tools: [],
+          parallel_tool_calls: true,
+        };
         const whole = { ...head, status: "completed", output: items };
         const all = [
           { type: "response.created", response: { ...head, status: "in_progress", output: [] } },
