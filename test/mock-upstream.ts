@@ -27,6 +27,8 @@ export interface Script {
   readonly headers?: Readonly<Record<string, string>>;
   /** Never answers. */
   readonly hang?: boolean;
+  /** A comment this often in place of an answer, for ever. */
+  readonly pingsMs?: number;
   /** Stops answering after so many tokens. */
   readonly hangAfter?: number;
   /** Cuts the connection after so many tokens; a whole reply in its middle. */
@@ -178,6 +180,10 @@ export class MockUpstream {
 
   async #stream(response: ServerResponse, body: Body, script: Script): Promise<void> {
     response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders();
+    while (script.pingsMs && !response.destroyed) {
+      await written(response, Buffer.from(": ping\n\n"));
+      await pause(script.pingsMs);
+    }
     const write = async (data: unknown) => {
       const bytes = Buffer.from(`data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`);
       const size = script.splitBytes ?? bytes.length;
