@@ -62,7 +62,13 @@ describe("a stream on which nothing moves", () => {
       next: () => new Promise<IteratorResult<string>>((resolve) => void waiting.push(resolve)),
       return: async () => ({ done: true as const, value: undefined }),
     } as unknown as AsyncGenerator<string>;
-    const response = eventStream(frames, () => void (isGone = true), {});
+    const response = eventStream(
+      frames,
+      () => {
+        isGone = true;
+      },
+      {},
+    );
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const heard: string[] = [];
     const listen = (async () => {

@@ -265,6 +265,20 @@ describe("a cap that the caller never set", () => {
   });
 });
 
+describe("parts of a message", () => {
+  it("are joined so that two texts stay two, and one text that was cut in its middle stays one", async () => {
+    const partsOf = (...texts: readonly string[]) => texts.map((text) => ({ type: "text" as const, text }));
+    for (const [parts, expected] of [
+      [partsOf("Explain the code", "def f()"), "Explain the code\ndef f()"],
+      [partsOf("be ", "brief"), "be brief"],
+      [partsOf("a\n", "b", "", "c"), "a\nb\nc"],
+    ] as const) {
+      await asked(() => undefined, { messages: [{ role: "user", content: parts }] });
+      expect(sent.at(-1)?.messages).toEqual([{ role: "user", content: expected }]);
+    }
+  });
+});
+
 describe("templates that know fewer roles", () => {
   const messages: ChatMessage[] = [
     { role: "system", content: "Be brief." },
@@ -273,7 +287,7 @@ describe("templates that know fewer roles", () => {
     { role: "user", content: "there" },
   ];
   const roles = (body: Sent | undefined) =>
-    (body?.messages as { role: string; content: string }[]).map(({ role, content }) => [role, content]);
+    ((body?.messages ?? []) as { role: string; content: string }[]).map(({ role, content }) => [role, content]);
 
   it("get one message of the system, at the beginning", async () => {
     const server: Server = (body) =>
