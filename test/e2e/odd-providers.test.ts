@@ -215,6 +215,16 @@ describe("a server of another dialect", () => {
     expect(await reply.json()).toMatchObject({ error: { code: "unsupported_parameter", param: "text.format" } });
   });
 
+  it("whose context leaves no room for the default cap is asked for less; a cap that the caller set stays", async () => {
+    const errorBody = "This model's maximum context length is 2048 tokens. However, you requested 2256 tokens";
+    mock.once({ status: 400, errorBody });
+    await client().chat.completions.create({ model: "mock", messages });
+    expect(mock.requests.slice(-2).map(({ body }) => body.max_tokens)).toEqual([256, 48]);
+    mock.once({ status: 400, errorBody });
+    const reply = await post("/v1/chat/completions", { messages, max_tokens: 256 });
+    expect([reply.status, await reply.json()]).toMatchObject([400, { error: { code: "context_length_exceeded" } }]);
+  });
+
   it("is found under its own name, colons and all", async () => {
     expect((await client().models.retrieve(COLON)).id).toBe(COLON);
     expect((await client().models.list()).data.map(({ id }) => id)).toContain(COLON);

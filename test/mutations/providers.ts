@@ -181,7 +181,7 @@ export const mutations: readonly Mutation[] = [
     promise: "what was learned is doubted",
     file: `${PROVIDERS}/learned-dialects.ts`,
     find: "if (known.callsLeft > 0) {",
-    replace: "if (known.callsLeft > -1) {",
+    replace: "if (known.callsLeft > Number.NEGATIVE_INFINITY) {",
     tests: DIALECTS,
   },
   {

@@ -63,6 +63,19 @@ describe("two calls under one index", () => {
     expect(new Set(calls.map(([id]) => id)).size).toBe(2);
   });
 
+  it("are two by their names before the first is complete", () => {
+    const calls = streamed(
+      { index: 0, id: "a", ...fn("weather", '{"x"') },
+      { index: 0, id: "b", ...fn("clock", '{"y"') },
+      { index: 0, id: "a", ...fn(undefined, ":1}") },
+      { index: 0, id: "b", ...fn(undefined, ":2}") },
+    );
+    expect(calls).toEqual([
+      ["a", "weather", '{"x":1}'],
+      ["b", "clock", '{"y":2}'],
+    ]);
+  });
+
   it("stay apart by their ids while their pieces alternate", () => {
     const calls = streamed(
       { index: 0, id: "a", ...fn("weather", "") },
