@@ -52,9 +52,8 @@ export class LearnedDialects {
   remember(endpoint: string, model: string, dialect: Dialect): void {
     const key = keyOf(endpoint, model);
     const before = this.#known.get(key);
-    const trustCalls = before?.isDoubted
-      ? Math.min(before.trustCalls * 2, MAX_TRUST_CALLS)
-      : (before?.trustCalls ?? FIRST_TRUST_CALLS);
+    const isProven = before?.isDoubted && JSON.stringify(before.dialect) === JSON.stringify(dialect);
+    const trustCalls = isProven ? Math.min(before.trustCalls * 2, MAX_TRUST_CALLS) : FIRST_TRUST_CALLS;
     const learned = {
       dialect,
       untilMs: this.now() + REMEMBERED_MS,

@@ -181,6 +181,21 @@ describe("what was learned", () => {
     expect(sent.at(-1)).toHaveProperty("max_tokens");
   });
 
+  it("earns no longer trust by what another refusal teaches", () => {
+    const trusted = () => {
+      let calls = 0;
+      while (dialects.recall("e", "m").trusted) calls++;
+      return calls;
+    };
+    const first = { ...dialectOf(), hasOneChoice: true };
+    dialects.remember("e", "m", first);
+    expect(trusted()).toBe(3);
+    dialects.remember("e", "m", first);
+    expect(trusted()).toBe(6);
+    dialects.remember("e", "m", { ...first, omit: ["stream_options"] });
+    expect(trusted()).toBe(3);
+  });
+
   it("expires within the hour, and is bounded", () => {
     const learned = { ...dialectOf(), hasOneChoice: true };
     dialects.remember("e", "m", learned);
