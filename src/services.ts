@@ -13,6 +13,7 @@ import { listSegment } from "./data/segments";
 import { purgeDeleted } from "./data/table-stores";
 import type { Model } from "./inference/catalogue";
 import { providerFor } from "./inference/providers";
+import { tokenizers } from "./inference/tokenizers";
 import type { PipelinePorts } from "./pipeline/model-call";
 import { type FileStore, fileStore } from "./storage/files";
 import { dataKeys } from "./storage/sealing";
@@ -90,6 +91,7 @@ export function servicesOf(env: object): Services {
       catalogue: config.catalogue,
       gate,
       providerOf: (model, address) => providerFor(model, providerPorts(config), address),
+      tokenizers,
       requestDeadlineMs: config.REQUEST_DEADLINE_MS,
       dispatcher: dispatchersOf(config),
       leases: new LeaseBook(config.LEASE_MAX - 1),

@@ -10,9 +10,10 @@ import type { Model } from "../inference/catalogue";
 import { type Opened, type Opening, tenantRefused } from "../tenancy/authenticate";
 import type { Actor } from "../tenancy/context";
 import { askInLine } from "../tenancy/gates";
-import { drawOnLease, keepLease, wantedDraws } from "./lease";
+import { drawOnLease, keepLease, type Need, wantedDraws } from "./lease";
 import type { CallStart, ModelCall } from "./model-call";
-import { type ModelRequest, promptTokenBound } from "./model-request";
+import type { ModelRequest } from "./model-request";
+import { byteBound, tokenBound } from "./prompt-bound";
 import { isServed } from "./residency";
 import { findModel, isOneOf } from "./resolve-model";
 
@@ -27,8 +28,26 @@ export async function reserve(call: ModelCall): Promise<void> {
     call.reservation = drawn;
     return;
   }
-  const wanted = wantedDraws(call);
-  const { admission, askedAtMs } = call.opened ?? (await ask(call, wanted));
+  const answer = call.opened ?? (await ask(call, need));
+  const finer = finerNeed(call, need, answer.admission);
+  if (finer) take(call, finer, await ask(call, finer));
+  else take(call, need, answer);
+}
+
+/**
+ * Where bytes found no room, the prompt is counted by its tokenizer, as far as the limit reaches.
+ * @returns undefined where a finer count would change nothing
+ */
+function finerNeed(call: ModelCall, need: Need, admission: AdmitReply): Need | undefined {
+  if (admission.admitted || !("refusal" in admission)) return undefined;
+  const { unit, limit } = admission.refusal;
+  if (unit !== "tokens" && unit !== "microdollars") return undefined;
+  const enough = unit === "tokens" ? limit : Number.POSITIVE_INFINITY;
+  const promptTokens = tokenBound(call.request, call.model, call.ports.tokenizers, enough);
+  return promptTokens < need.promptTokens ? { ...need, promptTokens } : undefined;
+}
+
+function take(call: ModelCall, need: Need, { admission, askedAtMs }: Opened): void {
   if (admission.admitted) {
     const { outputTokens, rates, lease, policyVersion } = admission;
     call.reservation = { outputTokens, rates, promptTokens: need.promptTokens, leaseId: null };
@@ -38,15 +57,16 @@ export async function reserve(call: ModelCall): Promise<void> {
   else throw rateLimited(admission.refusal, call.request.model, admission.rates);
 }
 
-async function ask(call: ModelCall, wanted: number): Promise<Opened> {
+async function ask(call: ModelCall, need: Need): Promise<Opened> {
   const { model, caller, signal } = call;
   const { actor } = caller.context;
   const gate = call.ports.gate(caller.context);
   const request: AdmitRequest = {
     ...callOf(call, model),
+    ...need,
     keyId: keyIdOf(actor),
     endUser: actor.type === "end_user" ? { subject: actor.subject, requestsPerMinute: actor.requestsPerMinute } : null,
-    wantedDraws: wanted,
+    wantedDraws: wantedDraws(call),
   };
   const askedAtMs = Date.now();
   const admission = await askInLine(gate, { requestId: call.id, signal }, () => gate.admit(request));
@@ -86,7 +106,7 @@ function needOf(request: ModelRequest, model: Model) {
   const isChat = request.kind === "completions" && model.task === "chat";
   const cap = isChat ? Math.min(request.maxOutputTokens ?? model.defaultMaxOutputTokens, model.contextTokens) : 0;
   return {
-    promptTokens: promptTokenBound(request),
+    promptTokens: byteBound(request, model),
     outputTokens: cap,
     outputLowerable: isChat && request.maxOutputTokens === undefined,
     choices: isChat ? request.choices : 1,
