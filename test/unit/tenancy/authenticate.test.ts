@@ -151,6 +151,15 @@ describe("a verified key", () => {
     expect(await codeOf(ask(key))).toBe("invalid_api_key");
   });
 
+  it("is trusted no shorter for an answer that comes late to a question asked before", async () => {
+    const { key, state, ask, authenticator } = await world();
+    const bound = await ask(key);
+    later(700);
+    authenticator.renew(bound, Date.now() - 10_000, 1);
+    await ask(key);
+    expect(state.binds).toHaveLength(1);
+  });
+
   it("is never renewed by an end user's call, whose own key was not asked for by its hash", async () => {
     const { state, ask, codeOf, mint, authenticator } = await world();
     const token = await mint();
