@@ -464,7 +464,8 @@ interface NotFound {
 
 /** Whether the call that came along with a credential is one that its key may make. */
 const mayCall = ({ policy, key }: Found, { endUser, model }: Pick<ParsedAdmit, "endUser" | "model">) =>
-  key.scopes.includes(endUser ? "account" : "data") && (policy.allowedModels?.includes(model) ?? true);
+  (endUser ? ["account", "data"] : ["data"]).every((scope) => key.scopes.includes(scope)) &&
+  (policy.allowedModels?.includes(model) ?? true);
 
 const grantedLease = ({ id, draws, tokens, microdollars, facts }: Lease<CallFacts>): GrantedLease => ({
   ...{ id, draws, tokens, microdollars, price: facts.prices?.price ?? null },

@@ -94,7 +94,7 @@ function onRoute(route: Route): MiddlewareHandler<Env> {
 }
 
 /** Access is closed by default: a route that declares no scope is a mistake of ours, never an open door. */
-function authenticate({ scope, path, opening }: Route): MiddlewareHandler<Env> {
+function authenticate({ scope, alsoScopes = [], path, opening }: Route): MiddlewareHandler<Env> {
   return async (c, next) => {
     if (scope === undefined) throw new TypeError(`route ${path} declares no scope`);
     if (scope !== "public") {
@@ -102,7 +102,7 @@ function authenticate({ scope, path, opening }: Route): MiddlewareHandler<Env> {
       // A request that may be a duplicate is admitted only once it is known to be the first.
       const isClaimed = c.req.header(IDEMPOTENCY_KEY) !== undefined;
       const call = isClaimed ? undefined : opening?.(c);
-      const { context, policy, opened } = await authenticator.authenticate(c.req.raw, scope, call);
+      const { context, policy, opened } = await authenticator.authenticate(c.req.raw, [scope, ...alsoScopes], call);
       c.set("tenant", context);
       c.set("policy", policy);
       c.set("opened", opened);
