@@ -46,14 +46,10 @@ export class JournalSegments {
    */
   async sealDue(nowMs: number): Promise<number | undefined> {
     const { youngMs } = this.#limits;
+    const sealMs = await this.#sealRuns(nowMs);
     const forgetMs = this.#deps.receipts.forget(nowMs - youngMs, youngMs);
-    for (let sealed = 0; sealed < SEGMENTS_PER_TURN; sealed++) {
-      const next = this.#next(nowMs);
-      if (!next) return forgetMs;
-      if ("dueMs" in next) return Math.min(next.dueMs, forgetMs ?? next.dueMs);
-      await this.#seal(next.rows, nowMs);
-    }
-    return nowMs;
+    if (sealMs === undefined || forgetMs === undefined) return sealMs ?? forgetMs;
+    return Math.min(sealMs, forgetMs);
   }
 
   /** @throws where the object is missing, opens for nobody, or holds other rows than its segment says */
@@ -68,6 +64,15 @@ export class JournalSegments {
       throw new Error(`journal segment ${segment.object_key} holds other rows than its manifest says`);
     }
     return rows;
+  }
+
+  async #sealRuns(nowMs: number): Promise<number | undefined> {
+    for (let sealed = 0; sealed < SEGMENTS_PER_TURN; sealed++) {
+      const next = this.#next(nowMs);
+      if (!next || "dueMs" in next) return next?.dueMs;
+      await this.#seal(next.rows, nowMs);
+    }
+    return nowMs;
   }
 
   /** The rows to seal now, or when there will be some; undefined for an empty tail. */

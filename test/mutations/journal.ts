@@ -36,13 +36,9 @@ export const mutations: readonly Mutation[] = [
     [
       "sealing goes on until nothing is due",
       "await this.#seal(next.rows, nowMs);",
-      "await this.#seal(next.rows, nowMs);\n      return forgetMs;",
+      "await this.#seal(next.rows, nowMs);\n      return undefined;",
     ],
-    [
-      "what one turn did not seal is due at once",
-      "    return nowMs;\n  }\n\n  /** @throws",
-      "    return undefined;\n  }\n\n  /** @throws",
-    ],
+    ["what one turn did not seal is due at once", "    return nowMs;\n  }", "    return undefined;\n  }"],
     [
       "a segment holds what its row says",
       "if (first?.seq !== segment.first_seq || last?.seq !== segment.last_seq || last.hash !== segment.last_hash) {",
@@ -84,21 +80,13 @@ export const mutations: readonly Mutation[] = [
     ],
     ["a segment says its oldest stamp", "fromMs: Math.min(...rows.map((row) => row.at_ms)),", "fromMs: first.at_ms,"],
     ["a segment says its newest stamp", "toMs: newestOf(rows),", "toMs: last.at_ms,"],
-    [
-      "segments are sealed each for its own place",
-      'const segmentPurpose = (firstSeq: number) => `journal/v1/${String(firstSeq).padStart(12, "0")}`;',
-      'const segmentPurpose = (_: number) => `journal/v1/${"1".padStart(12, "0")}`;',
-    ],
+    ["segments are sealed each for its own place", "String(firstSeq).padStart", "String(1).padStart"],
     [
       "receipts are forgotten by and by",
       "const forgetMs = this.#deps.receipts.forget(nowMs - youngMs, youngMs);",
       "const forgetMs = undefined;",
     ],
-    [
-      "receipts are looked at again when they can be forgotten",
-      "return Math.min(next.dueMs, forgetMs ?? next.dueMs);",
-      "return next.dueMs;",
-    ],
+    ["receipts are looked at again when they can be forgotten", "return Math.min(sealMs, forgetMs);", "return sealMs;"],
   ]),
   ...of("durable-objects/journal.ts", SEALING, [
     ["the sequence goes on after everything was sealed", "last?.seq ?? segment?.last_seq ?? 0", "last?.seq ?? 0"],
@@ -430,21 +418,21 @@ export const mutations: readonly Mutation[] = [
     ],
     [
       "what was sealed for one use opens for no other",
-      "`${owner.length}:${owner}:${purpose}`",
-      "`${owner.length}:${owner}`",
+      "purpose: string): Uint8Array {",
+      '_: string): Uint8Array {\n  const purpose = "";',
     ],
-    ["what was sealed for one tenant opens for no other", "`${owner.length}:${owner}:${purpose}`", "purpose"],
+    [
+      "what was sealed for one tenant opens for no other",
+      "const owner = objectName(tenant);",
+      "const owner = tenant.region;",
+    ],
     [
       "data is sealed with the tenant's own key",
       "const body = await encrypt(await unwrap(tenant, key), aad(tenant, purpose), plain);",
       "const body = await encrypt(await wrappingKey(newest), aad(tenant, purpose), plain);",
     ],
     ["the newest key of the deployment wraps", "Math.max(...wrappingKeys.keys())", "Math.min(...wrappingKeys.keys())"],
-    [
-      "an unknown version is refused",
-      "if (sealed[0] !== VERSION) throw new TypeError(`sealed with unknown version ${sealed[0]}`);",
-      "",
-    ],
+    ["an unknown version is refused", "if (sealed[0] !== VERSION) throw", "if (sealed[0] === 255) throw"],
   ]),
   ...of("src/storage/files.ts", FILE_KEYS, [
     [
@@ -454,8 +442,8 @@ export const mutations: readonly Mutation[] = [
     ],
     [
       "a file's key opens under its own id alone",
-      "const purpose = (id: string) => `file ${id}`;",
-      'const purpose = (_: string) => "file";',
+      "const purpose = (id: string) =>",
+      'const purpose = (_: string, id = "") =>',
     ],
   ]),
   ...of("src/core/sealed-chunks.ts", FILE_KEYS, [

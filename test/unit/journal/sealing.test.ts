@@ -98,7 +98,7 @@ describe("a gate that has to make room", () => {
 
   it("seals young rows too, a whole segment at a time", async () => {
     const gate = crowded(12);
-    await gate.segments.sealDue(12_000);
+    expect(await gate.segments.sealDue(12_000)).toBe(5_000 + YOUNG_MS);
     expect(tailOf(gate)).toEqual([11, 12]);
     gate.storage.fullBytes = SEGMENT_LIMITS.hotBytes;
     for (const record of [13, 14, 15]) gate.append(`r${record}`, record * 1_000);
@@ -112,7 +112,7 @@ describe("a gate that has to make room", () => {
     const receipts = numbers(1, 4).map((record) => gate.append(`r${record}`, record * 1_000));
     gate.append("lost", 5_000, { outcome: "unreconciled" });
     const before = gate.journal.recorded("r1");
-    await gate.segments.sealDue(6_000);
+    expect(await gate.segments.sealDue(6_000)).toBe(5_000 + YOUNG_MS); // when the first receipts can go
     expect(tailOf(gate)).toEqual([]);
     for (let life = 0; life < 2; life++) {
       for (const record of numbers(1, 4)) {
