@@ -22,10 +22,12 @@ import { GateUpkeep } from "./gate-upkeep";
 import { GroupCommit } from "./group-commit";
 import { GateJournal } from "./journal";
 import { journalSums } from "./journal-sums";
+import { JournalTail } from "./journal-tail";
 import { limitStates } from "./limits-view";
 import type { GatePorts, ObjectHome, WrappedKey } from "./ports";
 import { alertRecord, RefusalTally, type RefusedRequest } from "./refusals";
 import { nextPurgeMs } from "./retention";
+import { SealedReceipts } from "./sealed-receipts";
 import { JournalSegments } from "./segments";
 import type { Key } from "./tenant-facts";
 import {
@@ -48,6 +50,7 @@ import {
 } from "./tenant-gate.messages";
 import { migrate, type Statements, statements } from "./tenant-gate-statements";
 import { TenantStore } from "./tenant-store";
+import { flushUsage } from "./usage-flush";
 
 /** Refusals of one second become one record each; see {@link RefusalTally}. */
 const TALLY_MS = 1_000;
@@ -87,28 +90,27 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#address = parseObjectName(name);
       this.#ports = portsOf(env);
       this.#store = new TenantStore(this.#sql);
-      this.#journal = new GateJournal(this.#sql, this.#ports.sha256);
+      const tail = new JournalTail(this.#sql);
+      const receipts = new SealedReceipts(this.#sql);
+      this.#journal = new GateJournal(this.#sql, this.#ports.sha256, tail, receipts);
       this.#book = restoreBook(this.#sql, this.#ports.maxDraws);
       const transaction = (work: () => void) => ctx.storage.transactionSync(work);
-      this.#segments = new JournalSegments(
-        () => this.#home,
-        this.#sql,
-        this.#ports,
-        () => this.#store.dataKey,
-        transaction,
-      );
+      const { segments, dataKeys } = this.#ports;
+      const sealing = { home: () => this.#home, dataKey: () => this.#store.dataKey, segments, dataKeys };
+      this.#segments = new JournalSegments({ ...sealing, sql: this.#sql, receipts, transaction });
       this.#commit = new GroupCommit(
         () => transaction(() => this.#save()),
         () => ctx.storage.sync(),
         (error) => ctx.abort(`a commit failed, memory is ahead of storage: ${String(error)}`),
       );
-      this.#upkeep = new GateUpkeep(ctx.storage, this.#sql, {
+      const work = {
         expire: () => this.#expire(),
         outbox: () => this.#flushOutbox(),
         purge: () => this.#runPurge(),
         rollup: () => this.#flushUsage(),
-        segment: async () => void (await this.#segments.sealOldest(Date.now())),
-      });
+        segment: () => this.#sealJournal(),
+      };
+      this.#upkeep = new GateUpkeep({ storage: ctx.storage, sql: this.#sql, tail, work }, Date.now());
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
       this.#admissions = new GateAdmissions(this.#book, {
         holdDue: (dueMs) => this.#upkeep.keepPromise("expire", dueMs),
@@ -233,13 +235,13 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async journalSums(fromMs: number, toMs: number): Promise<JournalSums> {
-      await this.#upkeep.tryNow("rollup");
+      if (!(await this.#upkeep.tryNow("rollup"))) throw new Error("the ledger does not answer");
       return journalSums(this.#sql, this.#segments, Number(fromMs), Number(toMs));
     }
 
     async unsyncedUsage(): Promise<readonly HourlyUsage[]> {
       await this.#commit.durable();
-      return this.#journal.unsynced().map(({ usage }) => usage);
+      return this.#journal.usage.unsynced(null, Number.MAX_SAFE_INTEGER).map(({ usage }) => usage);
     }
 
     async countRows(): Promise<number> {
@@ -437,12 +439,15 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async #flushUsage(): Promise<void> {
       await this.#commit.durable();
-      const unsynced = this.#journal.unsynced();
-      const usage = unsynced.map((hour) => hour.usage);
-      await this.#ports.ledger.write(this.#home, usage, this.#journal.takeLastUsed(), Date.now());
-      this.ctx.storage.transactionSync(() => {
-        for (const hour of unsynced) hour.markSynced();
-      });
+      const { usage } = this.#journal;
+      const transaction = (work: () => void) => this.ctx.storage.transactionSync(work);
+      const floorMs = () => this.#journal.floorMs;
+      const deps = { sql: this.#sql, usage, ledger: this.#ports.ledger, transaction, floorMs };
+      await flushUsage(deps, this.#home, Date.now());
+    }
+
+    async #sealJournal(): Promise<void> {
+      this.#upkeep.keepPromise("segment", await this.#segments.sealDue(Date.now()));
     }
   };
 

@@ -139,11 +139,22 @@ export class TenantData {
     return this.#bound(this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row)));
   }
 
-  /** Writes a row, or replaces the columns of the one that has the same key. */
-  upsert<T extends TenantTable>(table: T, key: readonly SQLiteColumn[], row: RowOf<T>): BoundStatement {
+  /**
+   * Writes a row, or replaces the columns of the one that has the same key.
+   * @param grows where the stored row has more in this column, it stays: writes that arrive late change nothing
+   */
+  upsert<T extends TenantTable>(
+    table: T,
+    key: readonly SQLiteColumn[],
+    row: RowOf<T>,
+    grows?: SQLiteColumn,
+  ): BoundStatement {
     const insert = this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row));
     const set = row as SQLiteUpdateSetSource<SQLiteTable>;
-    return this.#bound(insert.onConflictDoUpdate({ target: [table.tenantId, ...key], set }));
+    const setWhere = grows && sql`${grows} <= excluded.${sql.identifier(grows.name)}`;
+    return this.#bound(
+      insert.onConflictDoUpdate({ target: [table.tenantId, ...key], set, ...(setWhere && { setWhere }) }),
+    );
   }
 
   /** Changes the tenant's rows that match. */
