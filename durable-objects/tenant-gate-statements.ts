@@ -109,6 +109,8 @@ const TENANT_TABLES = [
   "segment",
   "outbox",
   "due",
+  "ended",
+  "parked",
 ];
 
 export const statements = (sql: SqlStorage) => ({

@@ -1,5 +1,5 @@
 import { Deadlines } from "./deadlines";
-import { DRAW_MS, type DrawCost, GateLeases, type Lease } from "./gate-leases";
+import { DRAW_MS, GateLeases, type Lease, type RunningDraw } from "./gate-leases";
 import { type Counted, type Draw, type RateRefusal, type RateRule, RateWindows, type RuleBucket } from "./rate-windows";
 import type { ServiceTier } from "./records";
 import { type Waiter, WaitingLine } from "./waiting-line";
@@ -128,6 +128,16 @@ export class AdmissionBook<F> {
     return this.#holds.get(requestId);
   }
 
+  /** All that run, in the order of their grants. */
+  holds(): Hold<F>[] {
+    return [...this.#holds.values()];
+  }
+
+  /** All that are out, or returned with calls under way. */
+  leases(): Lease<F>[] {
+    return [...this.#leases.all()];
+  }
+
   /** Calls that run, and draws that may. */
   get inFlight(): number {
     return this.#holds.size + this.#leases.slots;
@@ -196,6 +206,8 @@ export class AdmissionBook<F> {
    */
   lease(id: string, request: AdmissionRequest<F>, wanted: number, nowMs: number): Lease<F> | undefined {
     const atMs = this.#rates.tick(nowMs);
+    const given = this.#leases.get(id);
+    if (given) return given;
     // Rules that only watch must see each call.
     if (this.#line.size > 0 || request.rates.some(({ mode = "hard" }) => mode !== "hard")) return undefined;
     const slots = request.inFlightLimit - this.inFlight;
@@ -217,14 +229,18 @@ export class AdmissionBook<F> {
     return this.#leases.get(id);
   }
 
-  /** As {@link settle}, for a call that drew on a lease. @returns undefined where the lease is over */
-  settleDraw(id: string, worst: DrawCost, used: Used, nowMs: number): Lease<F> | undefined {
+  /**
+   * As {@link settle}, for a call that drew on a lease.
+   * @param used null for a call that never ran
+   * @returns undefined where the call ended before, or the lease is over
+   */
+  settleDraw(leaseId: string, draw: RunningDraw, used: Used | null, nowMs: number): Lease<F> | undefined {
     this.#rates.tick(nowMs);
-    return this.#leases.settle(id, worst, used, this.#rates);
+    return this.#leases.settle(leaseId, draw, used, this.#rates);
   }
 
   /** An isolate draws no more on a lease; `running` are those of its calls that nobody has settled yet. */
-  returnLease(id: string, running: readonly DrawCost[], nowMs: number): void {
+  returnLease(id: string, running: readonly RunningDraw[], nowMs: number): void {
     this.#rates.tick(nowMs);
     this.#leases.giveBack(id, running, this.#rates);
   }

@@ -1,6 +1,7 @@
 import type {
   AdmitReply,
   AdmitRequest,
+  GrantedLease,
   OpeningCall,
   RateState,
   Refusal,
@@ -10,7 +11,7 @@ import type { Model } from "../inference/catalogue";
 import { type Opened, type Opening, tenantRefused } from "../tenancy/authenticate";
 import type { Actor } from "../tenancy/context";
 import { askInLine } from "../tenancy/gates";
-import { drawOnLease, keepLease, wantedDraws } from "./lease";
+import { drawOnLease, keepLease, returnUnused, wantedDraws } from "./lease";
 import type { CallStart, ModelCall } from "./model-call";
 import { type ModelRequest, promptTokenBound } from "./model-request";
 import { isServed } from "./residency";
@@ -32,10 +33,20 @@ export async function reserve(call: ModelCall): Promise<void> {
   if (admission.admitted) {
     const { outputTokens, rates, lease, policyVersion } = admission;
     call.reservation = { outputTokens, rates, promptTokens: need.promptTokens, leaseId: null };
+    if (call.stoppedBy === "client") throw leftWhileWaiting(call, lease);
     call.ports.renewBinding(call.caller, askedAtMs, policyVersion);
     if (lease) keepLease(call, lease, rates, askedAtMs);
   } else if ("reason" in admission) throw refusedFor(admission.reason, call.request);
   else throw rateLimited(admission.refusal, call.request.model, admission.rates);
+}
+
+/**
+ * The gate was told that this caller left, so it may have taken everything back already; it is told again, in case it
+ * did not hear. The hold goes back where the call is given up.
+ */
+function leftWhileWaiting(call: ModelCall, lease: GrantedLease | null): ApiError {
+  if (lease) call.waitUntil(returnUnused(call, lease.id));
+  return new ApiError("client_closed_request", "The request was cancelled.");
 }
 
 async function ask(call: ModelCall, wanted: number): Promise<Opened> {
@@ -49,7 +60,10 @@ async function ask(call: ModelCall, wanted: number): Promise<Opened> {
     wantedDraws: wanted,
   };
   const askedAtMs = Date.now();
-  const admission = await askInLine(gate, { requestId: call.id, signal }, () => gate.admit(request));
+  const isAdmitted = ({ admitted }: AdmitReply) => admitted;
+  const waitUntil = (promise: Promise<unknown>) => call.waitUntil(promise);
+  const inLine = { requestId: call.id, signal, isAdmitted, waitUntil };
+  const admission = await askInLine(gate, inLine, () => gate.admit(request));
   return { admission, askedAtMs };
 }
 
@@ -108,6 +122,10 @@ function refusedFor(reason: Extract<AdmitReply, { reason: unknown }>["reason"], 
     case "tier_not_in_plan": {
       const message = `This project's plan has no service tier '${request.serviceTier}'. Leave 'service_tier' out.`;
       return new ApiError("service_tier_not_in_plan", message, { param: "service_tier", headers });
+    }
+    case "request_ended": {
+      const message = "The platform lost track of this request before it ran. Try again.";
+      return new ApiError("admission_unavailable", message, { headers: { "retry-after": "1" } });
     }
     default:
       return tenantRefused(reason);
