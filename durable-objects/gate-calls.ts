@@ -99,7 +99,8 @@ export class GateCalls {
   async leave(requestId: string): Promise<void> {
     if (this.#deps.journal.recorded(requestId)) return;
     this.#deps.admissions.leave(requestId);
-    if (this.#giveBack(requestId)) await this.#deps.commit.durable();
+    this.#giveBack(requestId);
+    await this.#deps.commit.durable();
   }
 
   async finish({ requestId, end, draw }: ParsedFinish): Promise<FinishReply> {
@@ -255,23 +256,20 @@ export class GateCalls {
     return { settled: true, receipt };
   }
 
-  /** Ends a request that reached no model. @returns whether it held anything */
-  #release(requestId: string): boolean {
+  /** Ends a request that reached no model, also one that is still on its way here. */
+  #release(requestId: string): void {
     const { book, ended, journal } = this.#deps;
-    if (journal.recorded(requestId)) return false;
-    const wasHeld = book.release(requestId);
-    ended.add(requestId, Date.now(), wasHeld);
-    return wasHeld;
+    if (journal.recorded(requestId)) return;
+    book.release(requestId);
+    ended.add(requestId, Date.now(), true);
   }
 
   /** As {@link #release}, and with the hold goes the lease that was granted beside it: nobody draws on that. */
-  #giveBack(requestId: string): boolean {
+  #giveBack(requestId: string): void {
     const { book, admissions } = this.#deps;
-    const wasHeld = this.#release(requestId);
-    const hadLease = book.leaseOf(requestId) !== undefined;
+    this.#release(requestId);
     book.returnLease(requestId, [], Date.now());
-    if (wasHeld || hadLease) admissions.grantWaiting();
-    return wasHeld || hadLease;
+    admissions.grantWaiting();
   }
 
   /** Its end has overtaken its admission, which must not be held for ever. */

@@ -55,19 +55,20 @@ export class GateWriter {
 
   /** A parked row keeps its place in the hash chain: whoever follows the chain finds it among the parked ones. */
   #writeJournal(nowMs: number): void {
-    const { journal } = this.#deps;
+    const { journal, ended } = this.#deps;
     const parked: JournalDbRow[] = [];
-    journal.save((row, error) => {
+    const park = (row: JournalDbRow, error: unknown) => {
       this.#park({ kind: "journal", name: row.id, body: JSON.stringify(row), nowMs }, error);
+      ended.add(row.id, nowMs, true);
       parked.push(row);
-    });
-    for (const row of parked) {
-      const decision = JSON.parse(row.decision) as DecisionRecord;
-      journal.append(alertRecord(alertedBy(decision), "record_parked", nowMs), null);
+    };
+    journal.save(park);
+    for (const { decision } of parked.splice(0)) {
+      const about = alertedBy(JSON.parse(decision) as DecisionRecord);
+      // Under an id of its own: that of the record may be what storage does not take.
+      journal.append(alertRecord({ ...about, requestId: `parked_${about.requestId}` }, "record_parked", nowMs), null);
     }
-    journal.save((_, error) => {
-      throw error;
-    });
+    journal.save(park);
   }
 
   #tryTo(write: () => void, row: Unwritten, drop: () => void): void {

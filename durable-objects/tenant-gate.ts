@@ -1,7 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
-import { AdmissionBook, type Hold } from "../src/core/admission-book";
+import type { AdmissionBook } from "../src/core/admission-book";
 import { EndedRequests } from "../src/core/ended-requests";
-import type { Lease } from "../src/core/gate-leases";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
 import type { CallFacts } from "../src/core/records";
@@ -20,6 +19,7 @@ import { limitStates } from "./limits-view";
 import type { GatePorts, ObjectHome, WrappedKey } from "./ports";
 import { nextPurgeMs } from "./retention";
 import { JournalSegments } from "./segments";
+import { storedBook } from "./stored-book";
 import {
   type AdmitReply,
   AdmitRequest,
@@ -75,7 +75,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#ports = portsOf(env);
       this.#store = new TenantStore(this.#sql);
       this.#journal = new GateJournal(this.#sql, this.#ports.sha256);
-      this.#book = restoreBook(this.#sql, this.#ports.maxDraws);
+      this.#book = storedBook(this.#sql, this.#ports.maxDraws);
       const transaction = (work: () => void) => ctx.storage.transactionSync(work);
       this.#segments = new JournalSegments(
         () => this.#home,
@@ -299,13 +299,3 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 /** Whether the call that came along with a credential is one that its key may make. */
 const mayCall = ({ policy, key }: Principal, { endUser, model }: Pick<OpeningCall, "endUser" | "model">) =>
   key.scopes.includes(endUser ? "account" : "data") && (policy.allowedModels?.includes(model) ?? true);
-
-function restoreBook(sql: Statements, maxDraws: number): AdmissionBook<CallFacts> {
-  const leases = sql.leases().map((row) => JSON.parse(row.body) as Lease<CallFacts>);
-  return AdmissionBook.restore<CallFacts>({
-    holds: sql.holds().map((row) => JSON.parse(row.body) as Hold<CallFacts>),
-    // Those of an earlier configuration are out there still.
-    leases: maxDraws > 0 || leases.length > 0 ? leases : undefined,
-    buckets: sql.buckets().map((row) => ({ rule: row.rule, bucketMs: row.bucket_ms, count: row.count })),
-  });
-}
