@@ -36,6 +36,29 @@ export function admissionStatements(sql: SqlStorage) {
         forgetBeforeMs,
       );
     },
+    buckets: (rule: string) =>
+      sql
+        .exec<{ bucket_ms: number; count: number }>("select bucket_ms, count from bucket where rule = ?", rule)
+        .toArray(),
+    /** The next rule in order; `before` ends what is looked at. */
+    nextRule: (after: string, before: string) =>
+      sql
+        .exec<{ rule: string }>(
+          "select rule from bucket where rule > ? and rule < ? order by rule limit 1",
+          after,
+          before,
+        )
+        .toArray()
+        .at(0)?.rule,
+    bucketsAfter: (rule: string, bucketMs: number, limit: number) =>
+      sql
+        .exec<{ rule: string; bucket_ms: number }>(
+          "select rule, bucket_ms from bucket where (rule, bucket_ms) > (?, ?) order by rule, bucket_ms limit ?",
+          ...[rule, bucketMs, limit],
+        )
+        .toArray(),
+    lastRecordMs: () =>
+      sql.exec<{ at_ms: number }>("select at_ms from journal order by seq desc limit 1").toArray().at(0)?.at_ms,
     park: ({ kind, name, body, reason, at_ms }: ParkedRow) =>
       sql.exec(
         "insert into parked (kind, name, body, reason, at_ms) values (?, ?, ?, ?, ?)",

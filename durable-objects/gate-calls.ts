@@ -318,7 +318,7 @@ export class GateCalls {
     setTimeout(() => {
       for (const record of this.#refusals.take()) journal.append(record, null);
       upkeep.afterRecord(Date.now());
-      void commit.durable();
+      void commit.durable().catch(() => {}); // a commit that fails speaks for itself
     }, TALLY_MS);
   }
 

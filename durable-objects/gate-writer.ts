@@ -4,12 +4,14 @@ import type { CallFacts, DecisionRecord } from "../src/core/records";
 import type { AdmissionStatements, ParkedRow } from "./gate-admission-statements";
 import type { GateJournal } from "./journal";
 import { alertedBy, alertRecord } from "./refusals";
+import type { GateWindows } from "./stored-windows";
 import type { JournalDbRow, Statements } from "./tenant-gate-statements";
 
 interface GateWriterDeps {
   readonly sql: Statements;
   readonly statements: AdmissionStatements;
   readonly book: AdmissionBook<CallFacts>;
+  readonly windows: GateWindows;
   readonly ended: EndedRequests;
   readonly journal: GateJournal;
 }
@@ -28,10 +30,11 @@ export class GateWriter {
   /** The caller is inside one transaction. @throws where the transaction must not stand */
   write(nowMs: number): void {
     this.#writeJournal(nowMs);
-    const { sql, statements, book, ended } = this.#deps;
+    const { sql, statements, book, windows, ended } = this.#deps;
     const { holds, leases, buckets } = book.takeDirty();
     for (const { rule, bucketMs, count } of buckets.upsert) sql.putBucket(rule, bucketMs, count);
     for (const { rule, bucketMs } of buckets.remove) sql.removeBucket(rule, bucketMs);
+    windows.sweep(buckets.upsert.length, nowMs);
     for (const id of leases.remove) sql.removeLease(id);
     for (const requestId of holds.remove) sql.removeHold(requestId);
     for (const lease of leases.upsert) {

@@ -20,6 +20,7 @@ import type { GatePorts, ObjectHome, WrappedKey } from "./ports";
 import { nextPurgeMs } from "./retention";
 import { JournalSegments } from "./segments";
 import { storedBook } from "./stored-book";
+import { GateWindows } from "./stored-windows";
 import {
   type AdmitReply,
   AdmitRequest,
@@ -75,7 +76,9 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#ports = portsOf(env);
       this.#store = new TenantStore(this.#sql);
       this.#journal = new GateJournal(this.#sql, this.#ports.sha256);
-      this.#book = storedBook(this.#sql, this.#ports.maxDraws);
+      const admissionStore = admissionStatements(ctx.storage.sql);
+      const windows = new GateWindows(this.#sql, admissionStore);
+      this.#book = storedBook(this.#sql, admissionStore, windows, this.#ports.maxDraws);
       const transaction = (work: () => void) => ctx.storage.transactionSync(work);
       this.#segments = new JournalSegments(
         () => this.#home,
@@ -85,9 +88,9 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         transaction,
       );
       const ended = new EndedRequests();
-      const admissionStore = admissionStatements(ctx.storage.sql);
-      const writes = { sql: this.#sql, statements: admissionStore, book: this.#book, ended, journal: this.#journal };
-      const writer = new GateWriter(writes);
+      const writer = new GateWriter({
+        ...{ sql: this.#sql, statements: admissionStore, book: this.#book, windows, ended, journal: this.#journal },
+      });
       this.#commit = new GroupCommit(
         () =>
           transaction(() => {

@@ -1,6 +1,14 @@
 import { Deadlines } from "./deadlines";
 import { DRAW_MS, GateLeases, type Lease, type RunningDraw } from "./gate-leases";
-import { type Counted, type Draw, type RateRefusal, type RateRule, RateWindows, type RuleBucket } from "./rate-windows";
+import {
+  type Counted,
+  type Draw,
+  type RateRefusal,
+  type RateRule,
+  RateWindows,
+  type RuleBucket,
+  type StoredWindows,
+} from "./rate-windows";
 import type { ServiceTier } from "./records";
 import { type Waiter, WaitingLine } from "./waiting-line";
 
@@ -109,18 +117,29 @@ export class AdmissionBook<F> {
     readonly holds: readonly Hold<F>[];
     /** Missing where none are given out: then nothing was counted ahead of the clock. */
     readonly leases?: readonly Lease<F>[] | undefined;
-    readonly buckets: readonly RuleBucket[];
+    /** All that was counted, or where to find it when it is asked for. */
+    readonly buckets?: readonly RuleBucket[];
+    readonly windows?: StoredWindows;
+    /** Windows that stay in memory although nobody asks for them. */
+    readonly maxWindows?: number;
+    /** When the clock was last known to be, at least. */
+    readonly atMs?: number;
   }): AdmissionBook<F> {
     const book = new AdmissionBook<F>();
     const leases = stored.leases ?? [];
-    let atMs = leases.reduce((latest, { grantedAtMs }) => Math.max(latest, grantedAtMs), 0);
+    let atMs = leases.reduce((latest, { grantedAtMs }) => Math.max(latest, grantedAtMs), stored.atMs ?? 0);
     book.#leases.restore(leases);
     for (const hold of stored.holds) {
       book.#holds.set(hold.requestId, hold);
       book.#expiries.set(hold.requestId, hold.expiresAtMs);
       atMs = Math.max(atMs, hold.grantedAtMs);
     }
-    book.#rates = RateWindows.restore(stored.buckets, atMs, stored.leases ? DRAW_MS : 0);
+    const aheadMs = stored.leases ? DRAW_MS : 0;
+    const { buckets = [], windows, maxWindows } = stored;
+    book.#rates = RateWindows.restore({
+      ...{ buckets, stored: windows, atMs, aheadMs },
+      ...(maxWindows === undefined ? {} : { maxWindows }),
+    });
     return book;
   }
 
@@ -329,6 +348,11 @@ export class AdmissionBook<F> {
       const remaining = Math.max(0, rule.limit - used);
       return { ...rule, used, settled, held: used - settled, remaining, ...window };
     });
+  }
+
+  /** Windows in memory. */
+  get windows(): number {
+    return this.#rates.size;
   }
 
   /** Windows whose keys begin so: rules that count for each key or end user by itself have one for each. */

@@ -1,4 +1,4 @@
-import type { GrantedLease, RateState, ReturnRequest } from "../../durable-objects/tenant-gate.messages";
+import type { GrantedLease, RateState } from "../../durable-objects/tenant-gate.messages";
 import { costOfDraw } from "../core/gate-leases";
 import { objectName } from "../core/object-name";
 import type { LeaseTerms, ModelCall, Reservation } from "./model-call";
@@ -42,25 +42,17 @@ export function wantedDraws(call: ModelCall): number {
 export function keepLease(call: ModelCall, lease: GrantedLease, rates: readonly RateState[], askedAtMs: number): void {
   const name = leaseName(call);
   if (name === undefined) return;
-  const { leases } = call.ports;
+  const { leases, gate } = call.ports;
   const { id, draws, tokens, microdollars, price } = lease;
   const openMs = leases.put(name, { id, draws, tokens, microdollars, extra: { price, rates } }, askedAtMs, Date.now());
   call.waitUntil(
     (async () => {
       await new Promise((settle) => setTimeout(settle, openMs));
       const running = leases.close(id).map(({ requestId, cost }) => ({ requestId, ...cost }));
-      await returnLease(call, { leaseId: id, running });
+      // Unheard, it stays held until its time is over: silence means spent.
+      await gate(call.caller.context)
+        .returnLease({ leaseId: id, running })
+        .catch(() => {});
     })(),
   );
 }
-
-/** Gives back a lease that nobody will draw on. */
-export const returnUnused = (call: ModelCall, leaseId: string): Promise<void> =>
-  returnLease(call, { leaseId, running: [] });
-
-/** Unheard, it stays held until its time is over: silence means spent. */
-const returnLease = (call: ModelCall, request: ReturnRequest): Promise<void> =>
-  call.ports
-    .gate(call.caller.context)
-    .returnLease(request)
-    .catch(() => {});

@@ -1,7 +1,6 @@
 import type {
   AdmitReply,
   AdmitRequest,
-  GrantedLease,
   OpeningCall,
   RateState,
   Refusal,
@@ -11,7 +10,7 @@ import type { Model } from "../inference/catalogue";
 import { type Opened, type Opening, tenantRefused } from "../tenancy/authenticate";
 import type { Actor } from "../tenancy/context";
 import { askInLine } from "../tenancy/gates";
-import { drawOnLease, keepLease, returnUnused, wantedDraws } from "./lease";
+import { drawOnLease, keepLease, wantedDraws } from "./lease";
 import type { CallStart, ModelCall } from "./model-call";
 import { type ModelRequest, promptTokenBound } from "./model-request";
 import { isServed } from "./residency";
@@ -22,6 +21,8 @@ import { findModel, isOneOf } from "./resolve-model";
  * @throws ApiError 429 that names the rule, its state and a true Retry-After; 401, 403 or 503
  */
 export async function reserve(call: ModelCall): Promise<void> {
+  const hasLeft = () => call.stoppedBy === "client";
+  if (hasLeft()) throw leftWhileWaiting(call, call.opened?.admission);
   const need = needOf(call.request, call.model);
   const drawn = call.opened ? undefined : drawOnLease(call, need);
   if (drawn) {
@@ -30,10 +31,10 @@ export async function reserve(call: ModelCall): Promise<void> {
   }
   const wanted = wantedDraws(call);
   const { admission, askedAtMs } = call.opened ?? (await ask(call, wanted));
+  if (hasLeft()) throw leftWhileWaiting(call, admission);
   if (admission.admitted) {
     const { outputTokens, rates, lease, policyVersion } = admission;
     call.reservation = { outputTokens, rates, promptTokens: need.promptTokens, leaseId: null };
-    if (call.stoppedBy === "client") throw leftWhileWaiting(call, lease);
     call.ports.renewBinding(call.caller, askedAtMs, policyVersion);
     if (lease) keepLease(call, lease, rates, askedAtMs);
   } else if ("reason" in admission) throw refusedFor(admission.reason, call.request);
@@ -42,10 +43,11 @@ export async function reserve(call: ModelCall): Promise<void> {
 
 /**
  * The gate was told that this caller left, so it may have taken everything back already; it is told again, in case it
- * did not hear. The hold goes back where the call is given up.
+ * did not hear.
  */
-function leftWhileWaiting(call: ModelCall, lease: GrantedLease | null): ApiError {
-  if (lease) call.waitUntil(returnUnused(call, lease.id));
+function leftWhileWaiting(call: ModelCall, admission: AdmitReply | undefined): ApiError {
+  const gate = call.ports.gate(call.caller.context);
+  if (admission?.admitted) call.waitUntil(gate.leave(call.id).catch(() => {}));
   return new ApiError("client_closed_request", "The request was cancelled.");
 }
 
