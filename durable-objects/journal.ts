@@ -73,8 +73,15 @@ export class GateJournal {
     return { receipt: receipt(row.seq, row.hash), event: JSON.parse(row.event) as UsageEvent };
   }
 
-  save(): void {
-    for (const row of this.#unsaved) this.#sql.appendJournal(row);
+  /** @param park takes a row that storage does not */
+  save(park: (row: JournalDbRow, error: unknown) => void): void {
+    for (const row of this.#unsaved) {
+      try {
+        this.#sql.appendJournal(row);
+      } catch (error) {
+        park(row, error);
+      }
+    }
     this.usage.save();
     this.#unsaved = [];
   }

@@ -87,7 +87,10 @@ export class TestGate {
   }
 
   save(): void {
-    this.storage.transactionSync(() => this.journal.save());
+    const fail = (_row: unknown, error: unknown) => {
+      throw error;
+    };
+    this.storage.transactionSync(() => this.journal.save(fail));
   }
 
   /** Every row as storage has it, oldest first. */
