@@ -6,7 +6,15 @@ import type { ObjectAddress } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
 import { pricesOf } from "../src/core/prices";
 import { dependsOnTokens } from "../src/core/rate-windows";
-import { type CallFacts, recordsOf, type UsageEvent, unreconciledEnd, unreconciledLease } from "../src/core/records";
+import {
+  type CallEnd,
+  type CallFacts,
+  type CallRecords,
+  recordsOf,
+  type UsageEvent,
+  unreconciledEnd,
+  unreconciledLease,
+} from "../src/core/records";
 import { admissionOf, factsOf, ratesOf, refusedByPlan } from "./admission";
 import type { AdmissionStatements } from "./gate-admission-statements";
 import type { GateAdmissions } from "./gate-admissions";
@@ -123,7 +131,7 @@ export class GateCalls {
       await commit.durable();
       return { settled: true, receipt: recorded.receipt };
     }
-    const records = recordsOf(factsOf(hold), end, nowMs);
+    const records = this.#recordsOf(factsOf(hold), end, nowMs);
     book.settle(requestId, usedBy(records.event), nowMs);
     const receipt = this.#record(records, nowMs);
     admissions.grantWaiting();
@@ -147,9 +155,12 @@ export class GateCalls {
     const { unreconciled, gaveUp } = book.expire(nowMs);
     for (const hold of unreconciled) {
       const metadata = factsOf(hold);
-      this.#record(recordsOf(metadata, unreconciledEnd(metadata), nowMs), nowMs);
+      this.#record(this.#recordsOf(metadata, unreconciledEnd(metadata), nowMs), nowMs);
     }
-    for (const lease of book.expireLeases(nowMs)) this.#record(unreconciledLease(lease, nowMs), nowMs);
+    for (const lease of book.expireLeases(nowMs)) {
+      const before = this.#deps.journal.usage.remainderOf(lease.facts.model);
+      this.#record(unreconciledLease(lease, nowMs, before), nowMs);
+    }
     admissions.gaveUp(gaveUp);
     upkeep.keepPromise("expire", book.nextHoldExpiryMs());
   }
@@ -250,7 +261,7 @@ export class GateCalls {
     const metadata: CallFacts = { ...lease.facts, ...called, requestId };
     const price = lease.facts.prices?.price ?? null;
     const worst = { requestId, ...costOfDraw({ promptTokens, outputTokens, choices: 1, price }) };
-    const records = end && recordsOf(metadata, end, nowMs);
+    const records = end && this.#recordsOf(metadata, end, nowMs);
     if (!book.settleDraw(lease.id, worst, records && usedBy(records.event), nowMs)) return { settled: false };
     const receipt = records && this.#record(records, nowMs);
     admissions.grantWaiting();
@@ -284,9 +295,13 @@ export class GateCalls {
     return ended.has(requestId) || journal.recorded(requestId) !== undefined || statements.hasEnded(requestId);
   }
 
-  #record({ event, decision }: ReturnType<typeof recordsOf>, nowMs: number): string {
+  #recordsOf(metadata: CallFacts, end: CallEnd, nowMs: number): CallRecords {
+    return recordsOf(metadata, end, nowMs, this.#deps.journal.usage.remainderOf(metadata.model));
+  }
+
+  #record({ event, decision, remainder }: CallRecords, nowMs: number): string {
     const { journal, upkeep } = this.#deps;
-    const receipt = journal.append(decision, event);
+    const receipt = journal.append(decision, event, remainder);
     if (event.usageRejected) journal.append(alertRecord(alertedBy(decision), "usage_rejected", nowMs), null);
     upkeep.afterRecord(nowMs);
     return receipt;

@@ -1,6 +1,7 @@
 import { chainHash, GENESIS, receipt } from "../src/core/hash-chain";
 import { RecordClock } from "../src/core/record-clock";
 import type { DecisionRecord, UsageEvent } from "../src/core/records";
+import { NO_REMAINDER } from "../src/core/remainders";
 import type { JournalTail } from "./journal-tail";
 import type { SealedReceipts } from "./sealed-receipts";
 import type { JournalRow } from "./tenant-gate.messages";
@@ -41,8 +42,11 @@ export class GateJournal {
     this.#clock = new RecordClock(last?.at_ms ?? segment?.to_ms);
   }
 
-  /** @returns the receipt of the appended decision */
-  append(happened: DecisionRecord, counted: UsageEvent | null): string {
+  /**
+   * @param remainder what the call left of its model's money
+   * @returns the receipt of the appended decision
+   */
+  append(happened: DecisionRecord, counted: UsageEvent | null, remainder = NO_REMAINDER): string {
     const seq = this.#lastSeq + 1;
     const atMs = this.#clock.stamp(happened.atMs);
     const decision = { ...happened, atMs };
@@ -61,7 +65,7 @@ export class GateJournal {
     this.#tail.add(row);
     this.#lastSeq = seq;
     this.#lastHash = hash;
-    if (event) this.usage.count(event);
+    if (event) this.usage.count(event, seq, remainder);
     return receipt(seq, hash);
   }
 

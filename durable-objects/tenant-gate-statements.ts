@@ -247,6 +247,16 @@ export const statements = (sql: SqlStorage) => ({
       )
       .toArray()
       .at(0),
+  /** All of the newest hour in which a model was called. */
+  newestHoursOf: (model: string) =>
+    sql
+      .exec<UsageHourRow>(
+        `select body from usage_hour where model = ?
+         and hour_ms = (select hour_ms from usage_hour where model = ? order by hour_ms desc limit 1)`,
+        model,
+        model,
+      )
+      .toArray(),
   putUsageHour: (key: UsageKey, body: string) =>
     sql.exec(
       `insert or replace into usage_hour (hour_ms, kind, model, key_id, service_tier, batch, end_user, body, unsynced)

@@ -1,5 +1,6 @@
 import { type Estimates, NO_ESTIMATES } from "../src/core/reconciliation";
 import type { UsageEvent } from "../src/core/records";
+import { NO_REMAINDER, type Remainder } from "../src/core/remainders";
 import type { HourlyUsage } from "./tenant-gate.messages";
 import type { Statements, UsageKey } from "./tenant-gate-statements";
 
@@ -12,6 +13,8 @@ const HOUR_MS = 60 * MINUTE_MS;
 export interface StoredHour extends HourlyUsage {
   /** Stamp of the newest event; missing in hours of earlier versions. */
   readonly lastEventMs?: number;
+  /** What its newest event left of its model's money, and that event's number in the journal. */
+  readonly remainder?: Remainder & { readonly seq: number };
 }
 
 /** An hour that the ledger may not have yet. */
@@ -26,19 +29,30 @@ export interface UnsyncedHour {
 export class UsageHours {
   readonly #sql: Statements;
   readonly #changed = new Map<string, StoredHour>(); // since the last save
+  /** By model, as its last event left it; read when a model is first called after a start. */
+  readonly #remainders = new Map<string, Remainder>();
 
   constructor(sql: Statements) {
     this.#sql = sql;
   }
 
-  count(event: UsageEvent): void {
+  /** What the model's last call left: no row of its own, the hour of that call has it. */
+  remainderOf(model: string): Remainder {
+    const known = this.#remainders.get(model) ?? this.#storedRemainder(model);
+    this.#remainders.set(model, known);
+    return known;
+  }
+
+  /** @param seq the event's number in the journal */
+  count(event: UsageEvent, seq: number, remainder: Remainder): void {
     const hourMs = event.atMs - (event.atMs % HOUR_MS);
     const { kind, model, keyId, serviceTier, batch, endUser } = event;
     const empty: StoredHour = { hourMs, kind, model, keyId, serviceTier, batch, endUser, ...ZERO };
     const key = usageKey(empty);
     const name = JSON.stringify(key);
     const stored = this.#changed.get(name) ?? this.#stored(key) ?? empty;
-    this.#changed.set(name, counted(stored, event));
+    this.#changed.set(name, { ...counted(stored, event), remainder: { ...remainder, seq } });
+    this.#remainders.set(model, remainder);
   }
 
   save(): void {
@@ -53,6 +67,12 @@ export class UsageHours {
       const key = usageKey(usage);
       return { key, usage, markSynced: () => this.#sql.markSynced(key, body) };
     });
+  }
+
+  #storedRemainder(model: string): Remainder {
+    const hours = this.#sql.newestHoursOf(model).map(({ body }) => usageOf(body).remainder);
+    const newest = hours.reduce((latest, one) => ((one?.seq ?? 0) > (latest?.seq ?? 0) ? one : latest), undefined);
+    return newest ? { price: newest.price, cost: newest.cost } : NO_REMAINDER;
   }
 
   #stored(key: UsageKey): StoredHour | undefined {

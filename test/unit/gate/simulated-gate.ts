@@ -29,8 +29,18 @@ import type { UsageEvent } from "../../../src/core/records";
 const ADDRESS = { region: "global", tenantId: "proj_test" };
 /** A token is a micro-dollar. */
 const PRICE = { input: 1_000_000, cachedInput: 1_000_000, output: 1_000_000 };
+/** Tokens of these cost a fiftieth and a thirtieth of a micro-dollar, and what the provider asks is less again. */
+const CHEAP = { input: 20_000, cachedInput: 20_000, output: 20_000 };
+const CHEAPER = { input: 33_333, cachedInput: 33_333, output: 33_333 };
 const PORTS = {
-  prices: { priceVersion: "1", costVersion: "1", models: { m: { price: PRICE, cost: PRICE } } },
+  prices: {
+    ...{ priceVersion: "1", costVersion: "1" },
+    models: {
+      m: { price: PRICE, cost: PRICE },
+      c: { price: CHEAP, cost: CHEAPER },
+      d: { price: CHEAPER, cost: CHEAP },
+    },
+  },
   maxDraws: 15,
   sha256: (text: string) => createHash("sha256").update(text).digest("hex"),
 } as unknown as GatePorts;

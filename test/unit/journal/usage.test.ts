@@ -245,6 +245,7 @@ describe("hours in the gate", () => {
         overrunTokens: 2,
       },
       lastEventMs: START_MS + 59 * 60_000,
+      remainder: { price: 0, cost: 0, seq: 3 },
     });
   });
 
