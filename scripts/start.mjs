@@ -8,7 +8,7 @@ const { createInterface } = await import("node:readline");
 const { join, resolve } = await import("node:path");
 const { default: process } = await import("node:process");
 const { Bootstrap } = await import("./bootstrap.mjs");
-const { FrontDoor, freePort, isTaken } = await import("./front-door.mjs");
+const { LocalProxy, freePort, isTaken } = await import("./local-proxy.mjs");
 const { hashKey } = await import("./keys.mjs");
 const { parseOptions, USAGE } = await import("./options.mjs");
 const { SecretsFile } = await import("./secrets-file.mjs");
@@ -35,7 +35,7 @@ let stopping = false;
 const database = options.database === "postgres" ? await startPostgres() : undefined;
 const secrets = new SecretsFile(join(persist, "start.env"), secretsOfStart());
 const innerPort = await freePort();
-const frontDoor = await FrontDoor.open(options.port, innerPort);
+const localProxy = await LocalProxy.open(options.port, innerPort);
 const wrangler = startWrangler();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => void stop(0));
 wrangler.on("exit", (code) => {
@@ -176,7 +176,7 @@ async function stopPostgres() {
 async function stop(code) {
   if (stopping) return;
   stopping = true;
-  frontDoor.close();
+  localProxy.close();
   const ended = new Promise((settle) => wrangler.once("exit", settle));
   const pause = (ms) => new Promise((settle) => setTimeout(settle, ms));
   // Ctrl-C in a terminal reaches the whole group; only a signal to this process alone has to be handed on.

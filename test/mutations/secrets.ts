@@ -410,15 +410,15 @@ export const mutations: readonly Mutation[] = [
   // npm start
   ...(
     [
-      ["the development server's own paths are not served", 'pathname.startsWith("/v1/") ?', "true ?", "front-door"],
+      ["the development server's own paths are not served", 'pathname.startsWith("/v1/") ?', "true ?", "local-proxy"],
       [
         "a path is passed on as it was understood",
         "request.method, path, agent",
         "request.method, path: request.url, agent",
-        "front-door",
+        "local-proxy",
       ],
-      ["headers that stand for a path do not pass", "|mf-.*|x-forwarded-.*)", ")", "front-door"],
-      ["nobody outside of this machine is served", '["127.0.0.1", "::1"]', '["0.0.0.0"]', "front-door"],
+      ["headers that stand for a path do not pass", "|mf-.*|x-forwarded-.*)", ")", "local-proxy"],
+      ["nobody outside of this machine is served", '["127.0.0.1", "::1"]', '["0.0.0.0"]', "local-proxy"],
       ["the explorer is off behind the door, too", 'X_LOCAL_EXPLORER: "false"', 'X_LOCAL_EXPLORER: "true"', "start"],
       ["keys are no arguments", '"--env-file", secrets.path', '"--var", "K:".concat(options.upstreamKey)', "start"],
       ["secrets are for their owner alone", "chmodSync(path, 0o600);", "chmodSync(path, 0o644);", "secrets-file"],

@@ -9,7 +9,7 @@ const LOOPBACK = ["127.0.0.1", "::1"];
  * tenant may reach (`/cdn-cgi/…`: data, handlers, buckets), and believes headers that tell it of another address. So
  * only the platform's own paths pass, as they were understood here, and none of those headers.
  */
-export class FrontDoor {
+export class LocalProxy {
   constructor(servers) {
     this.servers = servers;
   }
@@ -24,7 +24,7 @@ export class FrontDoor {
       if (problem === undefined) servers.push(server);
       else if (!isMissing(problem)) throw new Error(`cannot listen on port ${port} (${problem.code})`);
     }
-    return new FrontDoor(servers);
+    return new LocalProxy(servers);
   }
 
   close() {
