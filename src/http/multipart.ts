@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer";
 import { ApiError } from "../errors";
+import { isStalled } from "./body-flow";
 import { ByteWindow } from "./byte-window";
 
 const MAX_HEADER_BYTES = 8 * 1024;
@@ -20,7 +21,7 @@ type Fields = ReadonlyMap<string, string>;
 /**
  * Reads a form with one file (RFC 7578), and no faster than the file is read: nothing of it is held but one buffer.
  * @param onFile is called when the file begins; `fields` reads what is left of the form and gives every field
- * @throws ApiError 400 `invalid_form`, 415 for another type of body
+ * @throws ApiError 400 `invalid_form`, 408 `request_timeout`, 415 for another type of body
  */
 export async function readForm<T>(
   request: Pick<Request, "body" | "headers">,
@@ -38,7 +39,7 @@ export async function readForm<T>(
     await form.fields();
     return result;
   } catch (error) {
-    await form.drain();
+    if (!isStalled(error)) await form.drain();
     throw error;
   }
 }

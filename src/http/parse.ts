@@ -1,12 +1,17 @@
 import type { z } from "zod";
 import { ApiError } from "../errors";
+import { FIRST_ISSUE } from "./bounded";
+
+/** Of a name in an error: what a caller wrote is told back, but not at any length. */
+const MAX_NAME_CHARACTERS = 200;
 
 /**
- * Parses a caller's input and names what is wrong with it, in the contract's spelling.
+ * Parses a caller's input and names what is wrong with it, in the contract's spelling. The first thing that is wrong
+ * ends it: of a list full of mistakes nobody reads a second one.
  * @throws ApiError `unknown_parameter`, `missing_required_parameter` or `invalid_value`, with `param`
  */
 export function parse<T extends z.ZodType>(schema: T, input: unknown): z.output<T> {
-  const result = schema.safeParse(input, { reportInput: true });
+  const result = schema.safeParse(input, FIRST_ISSUE);
   if (result.success) return result.data;
   throw errorOf(deepest(result.error.issues));
 }
@@ -18,9 +23,10 @@ export function parseQuery<T extends z.ZodObject>(schema: T, url: string): z.out
     const name = written.replace(/\[\]$/, "");
     const isList = written.endsWith("[]") || isListSchema(schema, name);
     const known = values[name];
-    if (isList) values[name] = [...(Array.isArray(known) ? known : []), value];
+    if (isList && Array.isArray(known)) known.push(value);
+    else if (isList) values[name] = [value];
     else if (known !== undefined)
-      throw new ApiError("invalid_value", `Parameter "${name}" was sent twice.`, { param: name });
+      throw new ApiError("invalid_value", `Parameter "${cut(name)}" was sent twice.`, { param: cut(name) });
     else values[name] = value;
   }
   return parse(schema, values);
@@ -68,11 +74,16 @@ function errorOf(issue: Issue): ApiError {
   return new ApiError("invalid_value", `Invalid value for ${where}: ${issue.message}.`, at === "" ? {} : { param: at });
 }
 
+const cut = (name: string): string =>
+  name.length <= MAX_NAME_CHARACTERS ? name : `${name.slice(0, MAX_NAME_CHARACTERS).toWellFormed()}…`;
+
 /** `messages[0].content`. */
 function nameOf(path: readonly PropertyKey[]): string {
-  return path.reduce<string>(
-    (name, step) =>
-      typeof step === "number" ? `${name}[${step}]` : name === "" ? String(step) : `${name}.${String(step)}`,
-    "",
+  return cut(
+    path.reduce<string>(
+      (name, step) =>
+        typeof step === "number" ? `${name}[${step}]` : name === "" ? String(step) : `${name}.${String(step)}`,
+      "",
+    ),
   );
 }

@@ -2,7 +2,9 @@ import { z } from "zod";
 import { ApiError } from "../errors";
 import type { FunctionTool, ResponseFormat, ToolChoice } from "../inference/provider";
 import type { ChatRequest } from "../pipeline/model-request";
-import { FunctionName, JsonSchema, MAX_TOOLS } from "./chat-request";
+import { list, typedList } from "./bounded";
+import { MAX_TOOLS } from "./bounds";
+import { FunctionName, JsonSchema } from "./chat-request";
 import { Metadata } from "./metadata";
 import type { ParsedCall } from "./model-call";
 import { parse } from "./parse";
@@ -19,20 +21,10 @@ const Tool = z.strictObject({
   defer_loading: z.literal(false).optional(),
   allowed_callers: z.null().optional(),
 });
-const Tools = z
-  .array(z.unknown())
-  .max(MAX_TOOLS)
-  .transform((tools, context) =>
-    tools.flatMap((tool, index) => {
-      const type = typeof tool === "object" && tool !== null && "type" in tool ? tool.type : undefined;
-      if (typeof type === "string" && type !== "function") throw unsupportedTool(type, `tools[${index}].type`);
-      const parsed = Tool.safeParse(tool, { reportInput: true });
-      if (parsed.success) return [parsed.data];
-      for (const issue of parsed.error.issues)
-        context.issues.push({ ...issue, path: [index, ...issue.path] } as (typeof context.issues)[number]);
-      return [];
-    }),
-  );
+const Tools = typedList(MAX_TOOLS, (type, index) => {
+  if (type === "function" || typeof type !== "string") return Tool;
+  throw unsupportedTool(type, `tools[${index}].type`);
+});
 const Choice = z.union([
   z.enum(["none", "auto", "required"]),
   z.looseObject({ type: z.string(), name: z.string().optional() }),
@@ -77,7 +69,7 @@ const Body = z.strictObject({
       generate_summary: z.enum(["auto", "concise", "detailed"]).nullish(),
     })
     .nullish(),
-  include: z.array(z.string().max(64)).max(16).nullish(),
+  include: list(z.string().max(64), { max: 16 }).nullish(),
   truncation: z.enum(["auto", "disabled"]).nullish(),
   user: z.string().max(512).nullish(),
   safety_identifier: z.string().max(64).nullish(),
@@ -214,7 +206,7 @@ function formatOf(format: z.output<typeof Format> | null | undefined): ResponseF
 const unsupportedTool = (type: string, param: string) =>
   new ApiError(
     "unsupported_tool",
-    `The tool '${type}' is not supported: this platform hosts no tools; use functions.`,
+    `The tool '${type.slice(0, 64)}' is not supported: this platform hosts no tools; use functions.`,
     {
       param,
     },

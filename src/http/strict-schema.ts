@@ -1,6 +1,8 @@
 import { strictProblem } from "../core/strict-schema";
 import { ApiError } from "../errors";
 
+const MAX_TOLD_CHARACTERS = 200;
+
 /**
  * `strict: true` is a promise, so a schema that cannot be promised is refused and not tried.
  * @param param of the schema, in the contract's spelling
@@ -9,7 +11,11 @@ import { ApiError } from "../errors";
 export function assertStrict(schema: unknown, strict: boolean | null | undefined, param: string): void {
   const problem = strict ? strictProblem(schema) : undefined;
   if (!problem) return;
-  const at = problem.path.map((step) => (typeof step === "number" ? `[${step}]` : `.${step}`)).join("");
+  const at = problem.path
+    .map((step) => (typeof step === "number" ? `[${step}]` : `.${step}`))
+    .join("")
+    .slice(0, MAX_TOLD_CHARACTERS)
+    .toWellFormed();
   const message = `Invalid schema for '${param}' with 'strict': at '${param}${at}', ${problem.message}.`;
   throw new ApiError("invalid_value", message, { param });
 }
