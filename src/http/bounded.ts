@@ -60,6 +60,10 @@ export const typedList = <T extends z.ZodType>(
     return read;
   });
 
+const SIZE = { isOfSize: true };
+/** Whether something was refused for how much of it there is: no other reason was looked for. */
+export const isOfSize = (issue: z.core.$ZodIssue): boolean => issue.code === "custom" && issue.params === SIZE;
+
 function refuseSize(
   input: unknown,
   size: number,
@@ -70,7 +74,7 @@ function refuseSize(
   if (size >= min && size <= max) return;
   const message =
     size > max ? `at most ${max} ${what} are accepted, and there are ${size}` : `it needs at least ${min} ${what}`;
-  context.issues.push({ code: "custom", message, input, continue: false });
+  context.issues.push({ code: "custom", message, input, continue: false, params: SIZE });
 }
 
 function entriesOf(input: object): number {

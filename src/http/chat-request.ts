@@ -6,7 +6,7 @@ import { list, map } from "./bounded";
 import { MAX_BIASES, MAX_CALLS, MAX_CHOICES, MAX_ITEMS, MAX_PARTS, MAX_STOPS, MAX_TOOLS, MAX_UNREAD } from "./bounds";
 import { Metadata } from "./metadata";
 import { parse } from "./parse";
-import { assertStrict } from "./strict-schema";
+import { assertReplySchema, assertStrict } from "./strict-schema";
 
 const Text = z.strictObject({
   type: z.literal("text"),
@@ -225,7 +225,7 @@ function refuseUnsupported(body: ChatBody): void {
   }
   if (body.response_format?.type === "json_schema") {
     const { schema, strict } = body.response_format.json_schema;
-    assertStrict(schema, strict, "response_format.json_schema.schema");
+    assertReplySchema(schema, strict, "response_format.json_schema.schema");
   }
   for (const [index, { function: tool }] of (body.tools ?? []).entries())
     assertStrict(tool.parameters, tool.strict, `tools[${index}].function.parameters`);

@@ -1,6 +1,6 @@
 import type { z } from "zod";
 import { ApiError } from "../errors";
-import { FIRST_ISSUE } from "./bounded";
+import { FIRST_ISSUE, isOfSize } from "./bounded";
 
 /** Of a name in an error: what a caller wrote is told back, but not at any length. */
 const MAX_NAME_CHARACTERS = 200;
@@ -46,12 +46,14 @@ function isListSchema(schema: z.ZodObject, name: string): boolean {
 
 type Issue = z.core.$ZodIssue;
 
-/** Of a union's branches the one that got furthest says best what is wrong. */
+/** Of a union's branches the one that got furthest says best what is wrong; one that got too much, better still. */
 function deepest(issues: readonly Issue[]): Issue {
   const issue = issues[0];
   if (!issue) throw new TypeError("a failed parse without an issue");
   if (issue.code !== "invalid_union" || issue.errors.length === 0 || issue.input === undefined) return issue;
   const branches = issue.errors.filter((branch) => branch.length > 0).map((branch) => deepest(branch));
+  const tooMuch = branches.find(isOfSize);
+  if (tooMuch) return { ...tooMuch, path: [...issue.path, ...tooMuch.path] };
   const furthest = branches.reduce(
     (best, next) => (next.path.length > best.path.length ? next : best),
     branches[0] ?? issue,

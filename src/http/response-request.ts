@@ -9,7 +9,7 @@ import { Metadata } from "./metadata";
 import type { ParsedCall } from "./model-call";
 import { parse } from "./parse";
 import { type InputItem, InputItems, isReference, messagesOf, type SaidItem } from "./response-items";
-import { assertStrict } from "./strict-schema";
+import { assertReplySchema, assertStrict } from "./strict-schema";
 
 const Tool = z.strictObject({
   type: z.literal("function"),
@@ -164,7 +164,7 @@ function refuseUnsupported(asked: Body): void {
   if (asked.background && asked.stream)
     throw unsupported("stream", "a response that is made in the background is fetched when it is there");
   const format = asked.text?.format;
-  if (format?.type === "json_schema") assertStrict(format.schema, format.strict, "text.format.schema");
+  if (format?.type === "json_schema") assertReplySchema(format.schema, format.strict, "text.format.schema");
   for (const [index, tool] of (asked.tools ?? []).entries())
     assertStrict(tool.parameters, tool.strict, `tools[${index}].parameters`);
   if (asked.tool_choice != null && asked.tool_choice !== "none" && asked.tool_choice !== "auto" && !asked.tools?.length)
