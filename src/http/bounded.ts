@@ -1,7 +1,5 @@
 import { z } from "zod";
-
-/** The first thing that is wrong ends a parse: of a list full of mistakes nobody reads a second one. */
-export const FIRST_ISSUE = { reportInput: true, abortEarly: true } as z.core.ParseContext<z.core.$ZodIssue>;
+import { FIRST_ISSUE } from "../first-issue";
 
 /** How many elements a list may have, or entries a map. */
 interface Size {

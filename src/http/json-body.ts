@@ -1,8 +1,8 @@
+import { type JsonProblem, scanJson } from "../core/json-scan";
 import { ApiError } from "../errors";
 import { BodyFlow } from "./body-flow";
-import { scanJson } from "./json-scan";
 
-/** Of a JSON body; `json-scan.ts` bounds what is in it. */
+/** Of a JSON body; `core/json-scan.ts` bounds what is in it. */
 export const MAX_JSON_BYTES = 8 * 1024 * 1024;
 /** Of a body that is too large this much is read and thrown away, so that its sender gets to read the answer. */
 const MAX_DRAINED_BYTES = 4 * MAX_JSON_BYTES;
@@ -28,15 +28,16 @@ export async function readJson(request: Request): Promise<unknown> {
 /** @throws ApiError 400 `invalid_json` or `invalid_value` */
 export function parseJson(bytes: Uint8Array): unknown {
   const text = decode(bytes);
-  const { colons, hasCodeEscapes } = scanJson(text);
+  const outline = scanJson(text);
+  if ("problem" in outline) throw refused(outline);
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     throw invalidJson("The request body is not valid JSON.");
   }
-  if (keysIn(value) !== colons) throw invalidJson("The request body has an object with a key twice.");
-  if (hasCodeEscapes) assertTexts(value);
+  if (keysIn(value) !== outline.colons) throw invalidJson("The request body has an object with a key twice.");
+  if (outline.hasCodeEscapes) assertTexts(value);
   return value;
 }
 
@@ -130,6 +131,12 @@ function assertTexts(value: unknown): void {
 function assertText(text: string): void {
   if (!text.isWellFormed()) throw invalidJson("The request body has a text with half of a surrogate pair.");
   if (text.includes("\0")) throw invalidJson("The request body has a text with a NUL character.");
+}
+
+function refused({ problem, what, field }: JsonProblem): ApiError {
+  if (problem !== "too_much") return invalidJson(`The request body ${what}.`);
+  if (field === undefined) return new ApiError("invalid_value", `The request body ${what}.`);
+  return new ApiError("invalid_value", `'${field}' ${what}.`, { param: field });
 }
 
 const invalidJson = (message: string) => new ApiError("invalid_json", message);

@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import { ApiError } from "../errors";
-import { FIRST_ISSUE, isOfSize } from "./bounded";
+import { FIRST_ISSUE } from "../first-issue";
+import { isOfSize } from "./bounded";
 
 /** Of a name in an error: what a caller wrote is told back, but not at any length. */
 const MAX_NAME_CHARACTERS = 200;

@@ -6,8 +6,16 @@ export interface Shape {
   /** About so many characters of it; `pick` chooses, below a count. */
   readonly text: (size: number, pick: (count: number) => number) => string;
 }
-export type RouteName = "chat" | "responses" | "embeddings" | "moderations" | "classifications" | "update";
-const ALL: readonly RouteName[] = ["chat", "responses", "embeddings", "moderations", "classifications", "update"];
+export type RouteName = "chat" | "responses" | "embeddings" | "moderations" | "classifications" | "update" | "lines";
+const ALL: readonly RouteName[] = [
+  "chat",
+  "responses",
+  "embeddings",
+  "moderations",
+  "classifications",
+  "update",
+  "lines",
+];
 
 /** So many of them as fit, as the text of a list. */
 const listOf = (element: string, size: number): string => {
@@ -74,6 +82,13 @@ const BASES: Readonly<Record<RouteName, Readonly<Record<string, string>>>> = {
   moderations: { input: '"hi"' },
   classifications: { model: '"llama-3.3-70b"', input: '"hi"', labels: '["a","b"]' },
   update: { metadata: "{}" },
+  lines: {
+    custom_id: '"a"',
+    method: '"POST"',
+    url: '"/v1/x"',
+    body: '{"model":"m"}',
+    messages: '[{"role":"assistant"}]',
+  },
 };
 const FIELDS: Readonly<Record<RouteName, readonly string[]>> = {
   chat: [
@@ -104,6 +119,7 @@ const FIELDS: Readonly<Record<RouteName, readonly string[]>> = {
   moderations: ["input", "model"],
   classifications: ["input", "labels", "instructions"],
   update: ["metadata"],
+  lines: ["messages", "custom_id", "body"],
 };
 
 const bodyWith = (route: RouteName, field: string, value: string): string =>

@@ -1,14 +1,14 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { ApiError } from "../../../src/errors";
-import { BODY_BYTES_PER_SECOND, BODY_PATIENCE_MS } from "../../../src/http/body-flow";
-import { MAX_JSON_BYTES, parseJson, readBytes, readJson } from "../../../src/http/json-body";
 import {
   MAX_JSON_DEPTH,
   MAX_JSON_KEY_CHARACTERS,
   MAX_JSON_MEMBERS,
   MAX_JSON_VALUES,
-} from "../../../src/http/json-scan";
+} from "../../../src/core/json-scan";
+import { ApiError } from "../../../src/errors";
+import { BODY_BYTES_PER_SECOND, BODY_PATIENCE_MS } from "../../../src/http/body-flow";
+import { MAX_JSON_BYTES, parseJson, readBytes, readJson } from "../../../src/http/json-body";
 import { readForm } from "../../../src/http/multipart";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text);

@@ -1,10 +1,8 @@
-import { ApiError } from "../errors";
-
-/** Bounds of a JSON body's form, whatever its route: they hold before anything is built from it. */
+/** Bounds of a JSON text's form, whatever it is for: they hold before anything is built from it. */
 export const MAX_JSON_DEPTH = 64;
 /** Elements of one list, or keys of one object. */
 export const MAX_JSON_MEMBERS = 10_000;
-/** Values of all kinds in one body. */
+/** Values of all kinds in one text. */
 export const MAX_JSON_VALUES = 150_000;
 /** UTF-16 units of a key, as it is written. Engines hash no longer ones, and compare them instead. */
 export const MAX_JSON_KEY_CHARACTERS = 4_096;
@@ -20,11 +18,17 @@ export interface JsonOutline {
   readonly hasCodeEscapes: boolean;
 }
 
-/**
- * One pass over a text, before a parser recurses into it or builds anything of it.
- * @throws ApiError 400 `invalid_json` or `invalid_value`, which names the bound and the body's field
- */
-export function scanJson(text: string): JsonOutline {
+/** Why a text is not parsed at all. */
+export interface JsonProblem {
+  readonly problem: "malformed" | "too_deep" | "too_much";
+  /** Goes on after a name: "has more than …". */
+  readonly what: string;
+  /** Of the outermost object, the one that passes the bound. */
+  readonly field?: string;
+}
+
+/** One pass over a text, before a parser recurses into it or builds anything of it. */
+export function scanJson(text: string): JsonOutline | JsonProblem {
   const commas = new Int32Array(MAX_JSON_DEPTH + 1); // of each container that is open
   const field = { from: 0, to: 0 }; // of the body, the last one that began
   let [depth, colons, values, from, to] = [0, 0, 1, 0, 0];
@@ -44,25 +48,25 @@ export function scanJson(text: string): JsonOutline {
         break;
       case COLON:
         colons++;
-        if (to - from > MAX_JSON_KEY_CHARACTERS + 2) throw outOfBounds(text, field, keyTooLong);
+        if (to - from > MAX_JSON_KEY_CHARACTERS + 2) return tooMuch(keyTooLong, text, field);
         if (depth === 1) [field.from, field.to] = [from, to];
         break;
       case COMMA:
         values++;
         commas[depth] = (commas[depth] as number) + 1;
-        if ((commas[depth] as number) >= MAX_JSON_MEMBERS) throw outOfBounds(text, field, tooManyMembers);
-        if (values > MAX_JSON_VALUES) throw outOfBounds(text, undefined, tooManyValues);
+        if ((commas[depth] as number) >= MAX_JSON_MEMBERS) return tooMuch(tooManyMembers, text, field);
+        if (values > MAX_JSON_VALUES) return tooMuch(tooManyValues);
         break;
       case OPEN_LIST:
       case OPEN_OBJECT:
         values++;
-        if (++depth > MAX_JSON_DEPTH) throw tooDeep();
-        if (values > MAX_JSON_VALUES) throw outOfBounds(text, undefined, tooManyValues);
+        if (++depth > MAX_JSON_DEPTH) return TOO_DEEP;
+        if (values > MAX_JSON_VALUES) return tooMuch(tooManyValues);
         commas[depth] = 0;
         break;
       case CLOSE_LIST:
       case CLOSE_OBJECT:
-        if (--depth < 0) throw new ApiError("invalid_json", "The request body is not valid JSON.");
+        if (--depth < 0) return MALFORMED;
         break;
     }
   }
@@ -74,13 +78,12 @@ const keyTooLong = `has a key of more than ${count(MAX_JSON_KEY_CHARACTERS)} cha
 const tooManyMembers = `has a list or an object with more than ${count(MAX_JSON_MEMBERS)} members`;
 const tooManyValues = `has more than ${count(MAX_JSON_VALUES)} values in all`;
 
-const tooDeep = () => new ApiError("invalid_json", `The request body is nested deeper than ${MAX_JSON_DEPTH} levels.`);
+const MALFORMED: JsonProblem = { problem: "malformed", what: "is not valid JSON" };
+const TOO_DEEP: JsonProblem = { problem: "too_deep", what: `is nested deeper than ${MAX_JSON_DEPTH} levels` };
 
-function outOfBounds(text: string, field: { readonly from: number; readonly to: number } | undefined, what: string) {
-  const param = field && nameAt(text, field.from, field.to);
-  return param === undefined
-    ? new ApiError("invalid_value", `The request body ${what}.`)
-    : new ApiError("invalid_value", `'${param}' ${what}.`, { param });
+function tooMuch(what: string, text = "", { from, to } = { from: 0, to: 0 }): JsonProblem {
+  const field = nameAt(text, from, to);
+  return { problem: "too_much", what, ...(field === undefined ? {} : { field }) };
 }
 
 function nameAt(text: string, from: number, to: number): string | undefined {
