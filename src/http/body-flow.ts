@@ -60,8 +60,6 @@ export class BodyFlow {
   };
 }
 
-export const isStalled = (error: unknown): boolean => error instanceof ApiError && error.code === "request_timeout";
-
 const requestTimeout = (patienceMs: number) =>
   new ApiError(
     "request_timeout",

@@ -1,6 +1,5 @@
 import { Buffer } from "node:buffer";
 import { ApiError } from "../errors";
-import { isStalled } from "./body-flow";
 import { ByteWindow } from "./byte-window";
 
 const MAX_HEADER_BYTES = 8 * 1024;
@@ -39,7 +38,7 @@ export async function readForm<T>(
     await form.fields();
     return result;
   } catch (error) {
-    if (!isStalled(error)) await form.drain();
+    await form.drain(); // at once for one that stalled: it has been cancelled
     throw error;
   }
 }
