@@ -66,7 +66,8 @@ export function changeKey(policy: PolicySnapshot, facts: TenantFacts, command: K
   const known = facts.keys.get(command.id);
   switch (command.type) {
     case "create_key": {
-      if (known) return { refused: "exists" };
+      // Deleted stays deleted: the operator's first key is offered anew whenever somebody sends it.
+      if (known || facts.hadKey(command.hash)) return { refused: "exists" };
       if (!isAlive(facts, command.serviceAccountId)) return { refused: "not_found" };
       const { type: _, ...key } = command;
       return {

@@ -6,6 +6,8 @@ export interface TenantFacts {
   readonly profile: TenantProfile | null;
   readonly accounts: ReadonlyMap<string, Account>;
   readonly keys: ReadonlyMap<string, Key>;
+  /** Whether a key with that hash was ever made here; those that were purged since count too. */
+  readonly hadKey: (hash: string) => boolean;
   /** Nothing of the tenant lies anywhere yet: no account or key was made, no call recorded. */
   readonly isEmpty: boolean;
 }

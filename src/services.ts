@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type { BackgroundRunsRpc } from "../durable-objects/background-runs.messages";
+import type { IdempotencyPorts } from "../durable-objects/idempotency-store";
 import type { IdempotencyStoreRpc } from "../durable-objects/idempotency-store.messages";
 import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
 import type { GatePorts, ObjectHome } from "../durable-objects/ports";
@@ -13,6 +14,7 @@ import { listSegment } from "./data/segments";
 import { purgeDeleted } from "./data/table-stores";
 import type { Model } from "./inference/catalogue";
 import { providerFor } from "./inference/providers";
+import { tokenizers } from "./inference/tokenizers";
 import type { PipelinePorts } from "./pipeline/model-call";
 import { type FileStore, fileStore } from "./storage/files";
 import { dataKeys } from "./storage/sealing";
@@ -90,6 +92,7 @@ export function servicesOf(env: object): Services {
       catalogue: config.catalogue,
       gate,
       providerOf: (model, address) => providerFor(model, providerPorts(config), address),
+      tokenizers,
       requestDeadlineMs: config.REQUEST_DEADLINE_MS,
       dispatcher: dispatchersOf(config),
       leases: new LeaseBook(config.LEASE_MAX - 1),
@@ -118,6 +121,20 @@ const providerPorts = (config: Config) => ({
     timeoutMs: config.UPSTREAM_TIMEOUT_MS,
   },
 });
+
+/** Replies to requests with an idempotency key that are kept of one tenant, in bytes. */
+const MAX_KEPT_BYTES = 1024 * 1024 * 1024;
+
+/** What an IdempotencyStore is given of the world. */
+export function idempotencyPorts(env: object): IdempotencyPorts {
+  const config = configFrom(env);
+  const gateAt: GateAt = objectsOf(config.TENANT_GATE, config.JURISDICTIONS);
+  return {
+    dataKeys: dataKeys(config.WRAPPING_KEYS),
+    dataKeyOf: ({ tenantId, region }) => gateAt({ tenantId, region: region as Region }).dataKey(),
+    maxBytes: MAX_KEPT_BYTES,
+  };
+}
 
 /** What a TenantGate is given of the world. */
 export function gatePorts(env: object): GatePorts {

@@ -39,8 +39,8 @@ export function pageOfArtifacts(
 ): Promise<Page<ArtifactRow> | undefined> {
   const { artifact } = data.tables;
   const labelled = metadata === undefined ? undefined : data.hasMembers(artifact.metadata, metadata);
-  const where = inScope(data, scope, model === undefined ? undefined : eq(artifact.model, model), labelled);
-  return readPage(data, artifact, page, where);
+  const where = and(model === undefined ? undefined : eq(artifact.model, model), labelled);
+  return readPage(data, artifact, page, { visible: inScope(data, scope), where });
 }
 
 /** The latest rows of a conversation, newest first. */

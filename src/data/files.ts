@@ -12,11 +12,13 @@ export interface FileScope {
   readonly nowMs: number;
 }
 
-function inScope(data: TenantData, { endUser, nowMs }: FileScope, ...more: (SQL | undefined)[]): SQL {
-  const { file } = data.tables;
-  const own = endUser === null ? undefined : eq(file.endUser, endUser);
-  return and(or(isNull(file.expiresAtMs), gt(file.expiresAtMs, nowMs)), own, ...more) as SQL;
-}
+const owned = ({ tables: { file } }: TenantData, { endUser }: FileScope): SQL | undefined =>
+  endUser === null ? undefined : eq(file.endUser, endUser);
+const unexpired = ({ tables: { file } }: TenantData, { nowMs }: FileScope): SQL | undefined =>
+  or(isNull(file.expiresAtMs), gt(file.expiresAtMs, nowMs));
+
+const inScope = (data: TenantData, scope: FileScope, ...more: (SQL | undefined)[]): SQL =>
+  and(unexpired(data, scope), owned(data, scope), ...more) as SQL;
 
 export async function addFile(data: TenantData, row: RowOf<typeof file>): Promise<void> {
   await data.batch([data.insert(data.tables.file, row)]);
@@ -31,12 +33,10 @@ export const pageOfFiles = (
   scope: FileScope,
   { purpose, ...page }: PageRequest & { readonly purpose: string | undefined },
 ): Promise<Page<FileRow> | undefined> =>
-  readPage(
-    data,
-    data.tables.file,
-    page,
-    inScope(data, scope, purpose === undefined ? undefined : eq(data.tables.file.purpose, purpose)),
-  );
+  readPage(data, data.tables.file, page, {
+    visible: owned(data, scope),
+    where: and(unexpired(data, scope), purpose === undefined ? undefined : eq(data.tables.file.purpose, purpose)),
+  });
 
 /** What a tenant's files take up, of all its end users. */
 export async function filesTaken(data: TenantData): Promise<{ readonly count: number; readonly bytes: number }> {

@@ -3,6 +3,7 @@ import type { SQLiteColumn, SQLiteTable, SQLiteUpdateSetSource } from "drizzle-o
 import type { SqliteRemoteDatabase } from "drizzle-orm/sqlite-proxy";
 import { assertMinted, type TenantContext } from "../tenancy/context";
 import type { Database, Statement } from "./database";
+import { reportingNoValues, unwrapped } from "./database-errors";
 import type { Dialect, Tables, TenantTable } from "./dialect";
 import * as schema from "./schema";
 import { StatementGuard } from "./statement-guard";
@@ -50,7 +51,7 @@ export class TenantData {
   constructor(context: TenantContext, database: Database, dialect: Dialect, deletedToo = false) {
     assertMinted(context);
     this.#context = context;
-    this.#database = database;
+    this.#database = reportingNoValues(database);
     this.#dialect = dialect;
     this.#deletedToo = deletedToo;
     this.#builder = dialect.builder((text, params) => this.#database.read(this.#guarded({ sql: text, params })));
@@ -74,7 +75,7 @@ export class TenantData {
       .where(this.#scope(table, options.where))
       .orderBy(...(options.orderBy ?? []))
       .limit(options.limit);
-    return query as unknown as Promise<T["$inferSelect"][]>;
+    return unwrapped(query as unknown as Promise<T["$inferSelect"][]>);
   }
 
   /** Rows, each with the row of another table that it refers to by `on`; null where that is deleted or none. */
@@ -91,7 +92,7 @@ export class TenantData {
       .where(this.#scope(table, options.where))
       .orderBy(...(options.orderBy ?? []))
       .limit(options.limit);
-    return query as unknown as Promise<{ row: T["$inferSelect"]; parent: P["$inferSelect"] | null }[]>;
+    return unwrapped(query as unknown as Promise<{ row: T["$inferSelect"]; parent: P["$inferSelect"] | null }[]>);
   }
 
   /** The row that matches, or undefined; a foreign row is no row. */
@@ -101,29 +102,25 @@ export class TenantData {
 
   /** How many rows of the tenant match. */
   async count(table: TenantTable, where?: SQL): Promise<number> {
-    const rows = await this.#builder
+    const query = this.#builder
       .select({ rows: count() })
       .from(table as SQLiteTable)
       .where(this.#scope(table, where));
+    const rows = await unwrapped(query);
     return rows.at(0)?.rows ?? 0;
   }
 
   /** The sum of a column over the rows that match. */
   async total(table: TenantTable, column: SQLiteColumn, where?: SQL): Promise<number> {
-    const rows = await this.#builder
-      .select({ total: sum(column) })
-      .from(table as SQLiteTable)
-      .where(this.#scope(table, where));
+    const query = this.#builder.select({ total: sum(column) }).from(table as SQLiteTable);
+    const rows = await unwrapped(query.where(this.#scope(table, where)));
     return Number(rows.at(0)?.total ?? 0);
   }
 
   /** One column of the rows that match, as text. */
   async names(table: TenantTable, column: SQLiteColumn, limit: number, where?: SQL): Promise<string[]> {
-    const rows = await this.#builder
-      .select({ name: column })
-      .from(table as SQLiteTable)
-      .where(this.#scope(table, where))
-      .limit(limit);
+    const query = this.#builder.select({ name: column }).from(table as SQLiteTable);
+    const rows = await unwrapped(query.where(this.#scope(table, where)).limit(limit));
     return rows.map(({ name }) => String(name));
   }
 
@@ -142,11 +139,22 @@ export class TenantData {
     return this.#bound(this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row)));
   }
 
-  /** Writes a row, or replaces the columns of the one that has the same key. */
-  upsert<T extends TenantTable>(table: T, key: readonly SQLiteColumn[], row: RowOf<T>): BoundStatement {
+  /**
+   * Writes a row, or replaces the columns of the one that has the same key.
+   * @param grows where the stored row has more in this column, it stays: writes that arrive late change nothing
+   */
+  upsert<T extends TenantTable>(
+    table: T,
+    key: readonly SQLiteColumn[],
+    row: RowOf<T>,
+    grows?: SQLiteColumn,
+  ): BoundStatement {
     const insert = this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row));
     const set = row as SQLiteUpdateSetSource<SQLiteTable>;
-    return this.#bound(insert.onConflictDoUpdate({ target: [table.tenantId, ...key], set }));
+    const setWhere = grows && sql`${grows} <= excluded.${sql.identifier(grows.name)}`;
+    return this.#bound(
+      insert.onConflictDoUpdate({ target: [table.tenantId, ...key], set, ...(setWhere && { setWhere }) }),
+    );
   }
 
   /** Changes the tenant's rows that match. */

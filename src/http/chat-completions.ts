@@ -30,7 +30,7 @@ async function reply(c: AppContext, call: ModelCall, parsed: ParsedChat): Promis
   if (!request.stream) {
     const choices = new ChatChoices(request.choices);
     for await (const delta of call.output) choices.push(delta);
-    const completion = completionToWire(head, choices, call.usage);
+    const completion = completionToWire(head, choices, call.billed);
     if (parsed.stored) await storeCompletion(c.var.services, c.var.tenant, completion, parsed.stored);
     return c.json(completion, 200, callHeaders(call));
   }
@@ -63,8 +63,8 @@ async function* chunkFrames(
       if (choice) yield dataFrame({ ...base, choices: [choice] });
     }
     if (stored)
-      await storeCompletion(c.var.services, c.var.tenant, completionToWire(head, choices, call.usage), stored);
-    if (includeUsage) yield dataFrame({ ...base, choices: [], usage: usageToWire(call.usage) });
+      await storeCompletion(c.var.services, c.var.tenant, completionToWire(head, choices, call.billed), stored);
+    if (includeUsage) yield dataFrame({ ...base, choices: [], usage: usageToWire(call.billed) });
     if (call.receipt !== null) yield commentFrame(`x-audit ${call.receipt}`);
     yield dataFrame("[DONE]");
   } catch (error) {

@@ -48,7 +48,7 @@ async function reply(c: AppContext, call: ModelCall, { encoding }: ParsedEmbeddi
     index,
     embedding: encoding === "base64" ? float32ToBase64(vector) : vector,
   }));
-  const tokens = call.usage.promptTokens;
+  const tokens = call.billed.promptTokens;
   const usage = { prompt_tokens: tokens, total_tokens: tokens };
   return c.json({ object: "list", model: call.model.name, data, usage }, 200, callHeaders(call));
 }

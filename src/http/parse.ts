@@ -19,9 +19,14 @@ export function parse<T extends z.ZodType>(schema: T, input: unknown): z.output<
 
 /** Query parameters; `name[]` and repeated names are lists, as the official clients write them. */
 export function parseQuery<T extends z.ZodObject>(schema: T, url: string): z.output<T> {
-  const values: Record<string, unknown> = {};
+  // Without a prototype, so that no name is taken for something that every object has.
+  const values: Record<string, unknown> = Object.create(null);
   for (const [written, value] of new URL(url).searchParams) {
     const name = written.replace(/\[\]$/, "");
+    if (written.includes("\0") || value.includes("\0")) {
+      const param = name.replaceAll("\0", "");
+      throw new ApiError("invalid_value", `Parameter "${param}" has a NUL character.`, { param });
+    }
     const isList = written.endsWith("[]") || isListSchema(schema, name);
     const known = values[name];
     if (isList && Array.isArray(known)) known.push(value);
@@ -34,7 +39,7 @@ export function parseQuery<T extends z.ZodObject>(schema: T, url: string): z.out
 }
 
 function isListSchema(schema: z.ZodObject, name: string): boolean {
-  let field: z.core.$ZodType | undefined = schema.shape[name];
+  let field: z.core.$ZodType | undefined = Object.hasOwn(schema.shape, name) ? schema.shape[name] : undefined;
   while (
     field?._zod.def.type === "optional" ||
     field?._zod.def.type === "default" ||

@@ -95,12 +95,11 @@ function messageToWire(id: string, message: StoredRequest["messages"][number], i
 }
 
 function labelsOf(written: Readonly<Record<string, unknown>>): Record<string, string> | undefined {
-  const labels: Record<string, string> = {};
-  for (const [name, value] of Object.entries(written)) {
+  const labels = Object.entries(written).map(([name, value]): [string, string] => {
     const [, key] = LABEL.exec(name) ?? [];
     if (key === undefined)
       throw new ApiError("unknown_parameter", `Unknown parameter: '${name}'.`, { param: name.slice(0, 100) });
-    labels[key] = String(value);
-  }
-  return Object.keys(labels).length > 0 ? labels : undefined;
+    return [key, String(value)];
+  });
+  return labels.length > 0 ? Object.fromEntries(labels) : undefined;
 }
