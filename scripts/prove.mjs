@@ -6,6 +6,7 @@ import process from "node:process";
 const LONG = [
   "test/unit/data/guard-attack",
   "test/unit/data/statement-guard",
+  "test/unit/http/work-per-byte",
   "test/e2e/storm",
   "test/e2e/two-processes",
 ];

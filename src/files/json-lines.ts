@@ -1,4 +1,6 @@
 import { z } from "zod";
+import { scanJson } from "../core/json-scan";
+import { FIRST_ISSUE } from "../first-issue";
 
 /** Purposes whose files are JSON Lines, and what a line of each must be. */
 const text = z.string();
@@ -29,7 +31,9 @@ export class JsonLines {
   readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
   readonly #problems = new Map<LinedPurpose, string>();
   readonly #customIds = new Set<string>();
-  #rest = "";
+  /** Of the line that has not ended yet: joined once, however small the pieces are. */
+  #rest: string[] = [];
+  #restCharacters = 0;
   #line = 0;
   #lines = 0;
 
@@ -53,21 +57,26 @@ export class JsonLines {
   }
 
   #read(decode: () => string): void {
+    let text: string;
     try {
-      this.#rest += decode();
+      text = decode();
     } catch {
       this.#problem(`line ${this.#line + 1}: not valid UTF-8`);
       return;
     }
     let from = 0;
-    for (let to = this.#rest.indexOf("\n"); to >= 0; to = this.#rest.indexOf("\n", from)) {
-      this.#check(this.#rest.slice(from, to));
+    for (let to = text.indexOf("\n"); to >= 0; to = text.indexOf("\n", from)) {
+      this.#check(this.#rest.join("") + text.slice(from, to));
+      this.#rest = [];
+      this.#restCharacters = 0;
       from = to + 1;
     }
-    this.#rest = this.#rest.slice(from);
-    if (this.#rest.length > MAX_LINE_CHARACTERS) {
+    if (from < text.length) this.#rest.push(text.slice(from));
+    this.#restCharacters += text.length - from;
+    if (this.#restCharacters > MAX_LINE_CHARACTERS) {
       this.#problem(`line ${this.#line + 1}: longer than ${MAX_LINE_CHARACTERS} characters`);
-      this.#rest = "";
+      this.#rest = [];
+      this.#restCharacters = 0;
     }
   }
 
@@ -75,6 +84,11 @@ export class JsonLines {
     this.#line++;
     if (line.trim() === "") return;
     this.#lines++;
+    const outline = scanJson(line); // a line has the bounds of a body
+    if ("problem" in outline) {
+      this.#problem(`line ${this.#line}: ${outline.what}`);
+      return;
+    }
     let value: unknown;
     try {
       value = JSON.parse(line);
@@ -84,7 +98,7 @@ export class JsonLines {
     }
     for (const purpose of PURPOSES) {
       if (this.#problems.has(purpose)) continue;
-      const [issue] = LINES[purpose].safeParse(value).error?.issues ?? [];
+      const [issue] = LINES[purpose].safeParse(value, FIRST_ISSUE).error?.issues ?? [];
       if (issue) this.#problem(`line ${this.#line}: '${issue.path.join(".")}' ${issue.message}`, purpose);
     }
     this.#checkCustomId(value);

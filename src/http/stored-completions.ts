@@ -43,6 +43,9 @@ const UpdateBody = z.strictObject({ metadata: Metadata.nullable() });
 /** As the official clients write a label to look for: `metadata[key]=value`. */
 const LABEL = /^metadata\[(.{1,64})\]$/;
 
+/** @throws ApiError that names the parameter */
+export const parseUpdate = (body: unknown) => parse(UpdateBody, body);
+
 const completionId = (c: AppContext): string => c.req.param("completion_id") ?? "";
 
 export const getCompletions: Handler = async (c) => {
@@ -58,7 +61,7 @@ export const getCompletion: Handler = async (c) =>
   c.json(toWire(await retrieveArtifact(c.var.services, c.var.tenant, KIND, completionId(c))));
 
 export const postCompletion: Handler = async (c) => {
-  const { metadata } = parse(UpdateBody, await readJson(c.req.raw));
+  const { metadata } = parseUpdate(await readJson(c.req.raw));
   return c.json(toWire(await relabelArtifact(c.var.services, c.var.tenant, KIND, completionId(c), metadata ?? {})));
 };
 

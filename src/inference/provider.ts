@@ -159,7 +159,12 @@ export class ProviderError extends Error {
   constructor(
     readonly failure: ProviderFailure,
     message: string,
-    readonly detail: { readonly providerCode?: string; readonly retryAfterMs?: number } = {},
+    readonly detail: {
+      readonly providerCode?: string;
+      readonly retryAfterMs?: number;
+      /** Of a request that was refused: what is at fault, where that is known. */
+      readonly param?: "response_format";
+    } = {},
   ) {
     super(message);
     this.name = "ProviderError";

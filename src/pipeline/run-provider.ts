@@ -89,11 +89,19 @@ async function* moderation(run: () => Promise<ModerationResult | undefined>): As
   if (promptTokens !== null) yield { type: "usage", promptTokens, completionTokens: 0, cachedTokens: 0 };
 }
 
+const schemaRefused = (param: string) =>
+  new ApiError(
+    "model_refused_input",
+    `The model cannot keep the schema in '${param}': it is too large for it, no reply within the token limit satisfies it, or it uses a keyword that the model does not know.`,
+    { param },
+  );
+
 /** What a caller is told of a provider's failure: in our words, with none of the provider's. */
 export function providerFailed(error: ProviderError): ApiError {
   const retryAfter = { "retry-after": String(Math.max(1, Math.ceil((error.detail.retryAfterMs ?? 1000) / 1000))) };
   switch (error.failure) {
     case "bad_input":
+      if (error.detail.param !== undefined) return schemaRefused(error.detail.param);
       return new ApiError(
         "model_refused_input",
         "The model does not take this request as it is. Check its parameters.",

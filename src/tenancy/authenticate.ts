@@ -36,7 +36,8 @@ export interface Opened {
 
 /**
  * The call that a request is for, made only when the gate must be asked who calls: then both questions are one round
- * trip. It settles with undefined where the request is refused anyway.
+ * trip. It settles with undefined where the request is refused anyway, or where reading its body would be work that
+ * nobody should do for a credential which may be good for nothing.
  */
 export type Opening = (who: {
   readonly region: Region;

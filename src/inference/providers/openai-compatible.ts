@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { FIRST_ISSUE } from "../../first-issue";
 import {
   type ChatCall,
   type ChatDelta,
@@ -120,7 +121,7 @@ const Embeddings = z.object({
 });
 
 function vectorsIn(reply: unknown, call: EmbeddingCall): EmbeddingResult {
-  const { data } = Embeddings.safeParse(reply);
+  const { data } = Embeddings.safeParse(reply, FIRST_ISSUE);
   if (!data) throw new ProviderError("broken", "the upstream's reply has no embeddings");
   const inOrder = data.data.toSorted((a, b) => (a.index ?? 0) - (b.index ?? 0));
   const vectors = inOrder.map(({ embedding }) => embedding);

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { FIRST_ISSUE } from "../../first-issue";
 import { type ChatCall, type ChatDelta, type FinishReason, ProviderError, type ProviderUsage } from "../provider";
 import { readEvents } from "./sse";
 import { reportedUsage, TokenCount } from "./token-count";
@@ -75,7 +76,7 @@ export class ReplyReader {
 
   /** @throws ProviderError `broken` when the piece is malformed, or what an error in it means */
   *read(piece: unknown): Generator<ChatDelta> {
-    const parsed = Piece.safeParse(piece);
+    const parsed = Piece.safeParse(piece, FIRST_ISSUE);
     if (!parsed.success) throw malformed(`the field ${parsed.error.issues[0]?.path.join(".")}`);
     const { choices, error, errors, usage } = parsed.data;
     if (error !== undefined && error !== null) throw this.rules.failureOf(error);
@@ -125,6 +126,9 @@ export class ReplyReader {
   }
 }
 
+/** Of one choice: each piece is looked for among them. */
+const MAX_TOOL_CALLS = 1_024;
+
 class ChoiceReader {
   said: FinishReason | undefined;
   /** The sender's index of each tool call, in order of appearance: ours is the position here. */
@@ -154,6 +158,7 @@ class ChoiceReader {
       if (text === "") return; // an empty piece that closes a call
       throw malformed("a tool call without a name");
     }
+    if (this.#calls.length >= MAX_TOOL_CALLS) throw malformed(`more than ${MAX_TOOL_CALLS} tool calls`);
     this.#calls.push({ key: index ?? undefined, id: id ?? undefined });
     const opening = { name, arguments: text, ...(id ? { id } : {}) };
     yield { type: "tool_call", choice: this.choice, index: this.#calls.length - 1, ...opening };

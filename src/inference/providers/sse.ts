@@ -55,30 +55,37 @@ export async function* readEvents(
 
 /** Lines that end in CR, LF or both; a CR at a chunk's end closes its line, and an LF that follows belongs to it. */
 class Lines {
-  #rest = "";
-  /** Where the search goes on: what lies before was searched in vain. */
-  #searched = 0;
+  /** Of the line that has not ended yet: joined once, however small the chunks are. */
+  #rest: string[] = [];
+  #restCharacters = 0;
   #endedInCr = false;
 
   get pendingCharacters(): number {
-    return this.#rest.length;
+    return this.#restCharacters;
   }
 
   *push(text: string, isLast: boolean): Generator<string> {
-    this.#rest += this.#endedInCr && text.startsWith("\n") ? text.slice(1) : text;
+    const chunk = this.#endedInCr && text.startsWith("\n") ? text.slice(1) : text;
     if (text !== "") this.#endedInCr = text.endsWith("\r");
     let start = 0;
     const lineEnd = /\r\n?|\n/g;
-    lineEnd.lastIndex = this.#searched;
-    for (let end = lineEnd.exec(this.#rest); end; end = lineEnd.exec(this.#rest)) {
-      yield this.#rest.slice(start, end.index);
+    for (let end = lineEnd.exec(chunk); end; end = lineEnd.exec(chunk)) {
+      yield this.#ended(chunk.slice(start, end.index));
       start = lineEnd.lastIndex;
     }
-    this.#rest = this.#rest.slice(start);
-    this.#searched = this.#rest.length;
-    if (!isLast || this.#rest === "") return;
-    yield this.#rest;
-    this.#rest = "";
+    if (start < chunk.length) {
+      this.#rest.push(chunk.slice(start));
+      this.#restCharacters += chunk.length - start;
+    }
+    if (isLast && this.#restCharacters > 0) yield this.#ended("");
+  }
+
+  #ended(end: string): string {
+    if (this.#restCharacters === 0) return end;
+    const line = this.#rest.join("") + end;
+    this.#rest = [];
+    this.#restCharacters = 0;
+    return line;
   }
 }
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { FIRST_ISSUE } from "../../first-issue";
 import { type EmbeddingCall, type EmbeddingResult, ProviderError } from "../provider";
 import { reportedUsage, TokenCount } from "./token-count";
 
@@ -8,7 +9,7 @@ const Usage = z.object({ prompt_tokens: TokenCount });
 export function checkedVectors(vectors: readonly unknown[], usage: unknown, call: EmbeddingCall): EmbeddingResult {
   const { inputs, model } = call;
   const Vectors = z.array(z.array(z.number()).length(model.dimensions)).length(inputs.length);
-  const { data } = Vectors.safeParse(vectors);
+  const { data } = Vectors.safeParse(vectors, FIRST_ISSUE);
   if (!data) {
     throw new ProviderError("broken", `the reply has not ${inputs.length} vectors of ${model.dimensions} numbers`);
   }

@@ -66,6 +66,23 @@ describe("a file of JSON Lines", () => {
     expect(problem(text, purpose)).toMatch(message);
   });
 
+  it("has the bounds of a body in each line, told before the line is parsed", () => {
+    const flood = (count: number) => `{"messages":[${'{"role":"assistant"},'.repeat(count - 1)}{"role":"assistant"}]}`;
+    expect(problem(flood(10_000), "fine-tune")).toBeUndefined();
+    expect(problem(`${example("a")}\n${flood(10_001)}`, "fine-tune")).toMatch(/^line 2: .*more than 10,000 members/);
+    expect(problem(`{"messages":${"[".repeat(80)}${"]".repeat(80)}}`, "fine-tune")).toMatch(
+      /^line 1: .*deeper than 64/,
+    );
+  });
+
+  it("is given up in a line that does not end, however it comes", () => {
+    for (const size of [3_000_000, 65_536, 999]) {
+      const lines = new JsonLines();
+      for (let sent = 0; sent < 3_000_000; sent += size) lines.push(new Uint8Array(size).fill(0x61));
+      expect(lines.problemFor("batch")).toBe("line 1: longer than 2097152 characters");
+    }
+  });
+
   it("must be UTF-8", () => {
     expect(looked(Uint8Array.of(0x7b, 0xff, 0x7d)).problemFor("batch")).toBe("line 1: not valid UTF-8");
   });
