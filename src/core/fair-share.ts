@@ -14,6 +14,14 @@ import { Deadlines } from "./deadlines";
  * others, where the paper gives nothing. People ask in bursts, and one who asks for little would else wait behind a
  * flood with every call of a burst but the first. It is what the kernel's fair schedulers do for sleepers, and adds
  * `burst` to U. None is gained by coming and going: a counter only rises while others wait.
+ *
+ * Waits are bounded, however many newcomers there are. Newcomers start behind each other: the first one a burst below
+ * the level of those who were there, each further one {@link NEWCOMER_STEP} of a burst above the one before it, and
+ * none above those who wait. So once a call heads its key's queue, it is passed by at most
+ * N = ⌈(burst + U) / step⌉ + 1 newcomers, where a step is burst / 32, at least 1 weighted token; and each of them, like
+ * each of the K that were waiting or remembered when it came, has at most burst + U + C / w weighted tokens before it.
+ * In grants: with calls of at least c weighted tokens, at most N for newcomers of one call each, and
+ * K × (⌈(burst + U) / c⌉ + 1) for the others. The same holds for the keys of one tenant, in grants of that tenant.
  */
 export interface FairRequest {
   readonly id: string;
@@ -68,6 +76,13 @@ const OUTPUT_COST = 2;
  * flood stands still for no longer than that takes.
  */
 export const BURST = 2_048;
+/** Part of a burst: 32 newcomers at once go before those who were there, further ones line up beside these. */
+const NEWCOMER_STEP = 1 / 32;
+/**
+ * Idle tenants, and idle keys of a tenant, that are remembered for service above the level of those who wait. One that
+ * is forgotten gains no more than it would by coming for the first time.
+ */
+const MOST_IDLE = 1_000;
 /** A call that came to nothing had its slot all the same; were it free, a tenant could hold a slot with such for ever. */
 const LEAST_COST = 1;
 /** What a call is expected to take while nothing is known. */
@@ -93,6 +108,8 @@ class Sharer {
   /** Of them the prompts of calls that run: how long they really were, the end of the call says. */
   held = 0;
   running = 0;
+  /** It was served, now or before a restart; else nothing is stored of it. */
+  isKnown = false;
 
   get certain(): number {
     return this.served - this.held;
@@ -121,6 +138,9 @@ class Sharers<S extends Sharer> {
   readonly line = new Map<string, S>();
   readonly #make: () => S;
   readonly #burst: number;
+  #level = 0;
+  /** Of the next newcomer. */
+  #nextStart = Number.NEGATIVE_INFINITY;
 
   constructor(make: () => S, burst: number) {
     this.#make = make;
@@ -135,13 +155,20 @@ class Sharers<S extends Sharer> {
     return made;
   }
 
-  /** An idle one returns: from its absence it keeps no more than the burst. @returns whether that lifted it */
-  lift(name: string): boolean {
+  /**
+   * One that had nothing waiting comes or returns: from its absence it keeps no more than the burst.
+   * @returns whether that raised a counter that is stored
+   */
+  catchUp(name: string): boolean {
+    if (this.line.has(name)) return false;
     const sharer = this.of(name);
-    const level = this.#level() - this.#burst;
-    if (this.line.has(name) || sharer.certain >= level) return false;
-    sharer.served = level + sharer.held;
-    return true;
+    this.#observe();
+    const lowest = this.#level - this.#burst;
+    if (sharer.isKnown && sharer.certain >= lowest) return false;
+    const start = Math.min(this.#highest(), Math.max(lowest, this.#nextStart));
+    this.#nextStart = start + Math.max(LEAST_COST, NEWCOMER_STEP * this.#burst);
+    sharer.served = start + sharer.held;
+    return sharer.isKnown;
   }
 
   least(): S | undefined {
@@ -151,27 +178,48 @@ class Sharers<S extends Sharer> {
   }
 
   /**
-   * Forgets those whose counters say nothing any more: they would come back no lower, or nobody waits, and all begin
-   * anew. @returns their names
+   * Forgets those whose counters say nothing any more: they were never served, would come back no lower, or nobody
+   * waits, and all begin anew. Of the others the {@link MOST_IDLE} with the highest counters stay.
+   * @returns their names
    */
   forgetIdle(): string[] {
-    const level = this.#level() - (this.line.size === 0 ? 0 : this.#burst);
+    this.#observe();
+    const level = this.#level - (this.line.size === 0 ? 0 : this.#burst);
     const idle = [...this.members].filter(([name, { running }]) => running === 0 && !this.line.has(name));
-    const forgotten = idle.filter(([, { served }]) => served < level).map(([name]) => name);
+    const saysNothing = ({ isKnown, served }: S) => !isKnown || served < level;
+    const forgotten = idle.filter(([, sharer]) => saysNothing(sharer)).map(([name]) => name);
+    if (idle.length - forgotten.length > MOST_IDLE) {
+      const rest = idle.filter(([, sharer]) => !saysNothing(sharer)).sort(([, a], [, b]) => a.served - b.served);
+      forgotten.push(...rest.slice(0, rest.length - MOST_IDLE).map(([name]) => name));
+    }
     for (const name of forgotten) this.members.delete(name);
     return forgotten;
   }
 
   /**
-   * Where one begins who had nothing waiting: beside the least of those who wait; while nobody waits nothing is
-   * shared, and all begin anew. It never falls. Prompts of calls that run do not count: one announced too large, or
-   * a call broken off, would push a newcomer back for what nobody had.
+   * The level of those who are there: the least of those who wait. It never falls while anybody waits, so newcomers,
+   * who start below it, do not lower it for each other. While nobody waits nothing is shared, and all begin anew
+   * beside the one that had most. Prompts of calls that run do not count: one announced too large, or a call broken
+   * off, would push a newcomer back for what nobody had.
    */
-  #level(): number {
-    let level = this.line.size > 0 ? Number.POSITIVE_INFINITY : 0;
-    for (const { certain } of this.line.values()) level = Math.min(level, certain);
-    if (this.line.size === 0) for (const { certain } of this.members.values()) level = Math.max(level, certain);
-    return level;
+  #observe(): void {
+    if (this.line.size === 0) {
+      this.#level = 0;
+      this.#nextStart = Number.NEGATIVE_INFINITY;
+      for (const { certain } of this.members.values()) this.#level = Math.max(this.#level, certain);
+      return;
+    }
+    let least = Number.POSITIVE_INFINITY;
+    for (const { certain } of this.line.values()) least = Math.min(least, certain);
+    this.#level = Math.max(this.#level, least);
+  }
+
+  /** Above it no newcomer starts: beside those who wait it is served in the order in which they came. */
+  #highest(): number {
+    if (this.line.size === 0) return this.#level;
+    let highest = Number.NEGATIVE_INFINITY;
+    for (const { served } of this.line.values()) highest = Math.max(highest, served);
+    return highest;
   }
 }
 
@@ -200,8 +248,9 @@ export class FairShare {
     const share = new FairShare(options);
     for (const { tenant, key, served } of stored.counters) {
       const known = share.#tenants.of(tenant);
-      if (key === null) known.served = served;
-      else known.keys.of(key).served = served;
+      const sharer = key === null ? known : known.keys.of(key);
+      sharer.served = served;
+      sharer.isKnown = true;
     }
     for (const slot of stored.slots) share.#enter(slot);
     share.#dirtySlots.clear();
@@ -222,7 +271,7 @@ export class FairShare {
     if (!(weight > 0 && weight < Number.POSITIVE_INFINITY))
       throw new RangeError(`nobody can have a weight of ${weight}`);
     if (this.#running.size < this.#options.slots && this.#waiting.size === 0) {
-      this.#lift(request);
+      this.#catchUp(request);
       return { verdict: "granted", slot: this.#grant(request, nowMs) };
     }
     const position = this.#ahead(request);
@@ -346,20 +395,20 @@ export class FairShare {
 
   #countersOf(tenant: string): FairCounter[] {
     const known = this.#tenants.members.get(tenant);
-    if (!known) return [];
-    const keys = [...known.keys.members].map(([key, { served }]) => ({ tenant, key, served }));
+    if (!known?.isKnown) return [];
+    const served = [...known.keys.members].filter(([, { isKnown }]) => isKnown);
+    const keys = served.map(([key, { served }]) => ({ tenant, key, served }));
     return [{ tenant, key: null, served: known.served }, ...keys];
   }
 
-  #lift({ tenant, key }: FairRequest): void {
-    const sharer = this.#tenants.of(tenant);
-    const isLifted = [this.#tenants.lift(tenant), sharer.keys.lift(key)].includes(true);
-    // One of whom nothing runs need not be stored: it is lifted as high whenever it comes again.
-    if (isLifted && sharer.running > 0) this.#dirtyTenants.add(tenant);
+  #catchUp({ tenant, key }: FairRequest): void {
+    const { keys } = this.#tenants.of(tenant);
+    const isRaised = [this.#tenants.catchUp(tenant), keys.catchUp(key)].includes(true);
+    if (isRaised) this.#dirtyTenants.add(tenant);
   }
 
   #push(waiting: Waiting): void {
-    this.#lift(waiting);
+    this.#catchUp(waiting);
     const tenant = this.#tenants.of(waiting.tenant);
     const key = tenant.keys.of(waiting.key);
     this.#tenants.line.set(waiting.tenant, tenant);
@@ -401,8 +450,10 @@ export class FairShare {
   }
 
   #charge({ slot, tenant, key }: Running, cost: number): void {
-    tenant.served += cost / slot.weight;
-    key.served += cost / slot.weight;
+    for (const sharer of [tenant, key]) {
+      sharer.served += cost / slot.weight;
+      sharer.isKnown = true;
+    }
     this.#dirtyTenants.add(slot.tenant);
   }
 

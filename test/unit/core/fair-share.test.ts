@@ -387,6 +387,104 @@ describe("fair share", () => {
     );
   });
 
+  describe.each([
+    ["tenant", (name: string) => ({ tenant: name, key: "key" })],
+    ["key", (name: string) => ({ tenant: "tenant", key: name })],
+  ])("a stream of newcomers, each a %s of its own", (_, named) => {
+    const COST = 10 + 2 * 10;
+    const scenario = fc.record({
+      slots: slotCounts,
+      burst: fc.constantFrom(0, 64, 2_048),
+      newcomersPerGrant: fc.integer({ min: 1, max: 4 }),
+      regulars: fc.nat(3),
+      weights: fc.record({ patient: fc.constantFrom(1, 4, 16), newcomers: fc.constantFrom(1, 4, 16) }),
+      /** Calls that the patient one and the regulars have had before, while they waited for each other. */
+      history: fc.nat(40),
+      hasOneRunning: fc.boolean(),
+    });
+
+    it("does not keep one who waits waiting beyond the stated bound, whatever the weights", () => {
+      fc.assert(
+        fc.property(scenario, ({ slots, burst, newcomersPerGrant, regulars, weights, history, hasOneRunning }) => {
+          const world = new World({ ...OPTIONS, queueLength: 100_000, slots, burst });
+          let made = 0;
+          const ask = (name: string, weight: number) => {
+            const id = `${name} ${made++}`;
+            world.ask(asked(id, "", { ...named(name), weight }));
+            return id;
+          };
+          const end = (at = 0) => {
+            world.finish(at, 10, 10);
+            return world.grant();
+          };
+          for (let call = 0; call < history; call++) {
+            ask("patient", weights.patient);
+            for (let regular = 0; regular < regulars; regular++) ask(`regular ${regular}`, 1);
+            end();
+          }
+          while (world.waiting.some((request) => Object.values(request).includes("patient"))) end();
+          const running = hasOneRunning ? ask("patient", weights.patient) : undefined;
+          while (world.waiting.some(({ id }) => id === running)) end();
+          for (let slot = world.running.length; slot <= slots; slot++) ask("before", weights.newcomers);
+          const patient = ask("patient", weights.patient);
+          // U of the scheduler: calls that cost at most COST, and the smallest of the weights.
+          const [u, step] = [slots * COST, Math.max(1, burst / 32)];
+          const heaviest = Math.max(weights.patient, weights.newcomers);
+          const others = regulars + 1; // and who filled the slots
+          const most = Math.ceil((burst + u) / step) + 1 + others * (Math.ceil(((burst + u) * heaviest) / COST) + 1);
+          for (let grants = 0; grants <= most; ) {
+            if (world.running.some(({ id }) => id === patient)) return;
+            for (let newcomer = 0; newcomer < newcomersPerGrant; newcomer++) ask(`new ${made}`, weights.newcomers);
+            for (let regular = 0; regular < regulars; regular++) ask(`regular ${regular}`, 1);
+            // Where there are several slots, its own call before runs on and on.
+            const ended = world.running.findIndex(({ id }) => slots === 1 || id !== running);
+            grants += end(ended).length;
+          }
+          expect.fail(`still waiting after ${most} grants`);
+        }),
+        { numRuns: 60, endOnFailure: true },
+      );
+    });
+
+    it("is served in the order of coming, and leaves behind no more than a bounded number of counters", () => {
+      const world = new World({ ...OPTIONS, slots: 1, burst: 2_048, queueLength: 100_000 });
+      const order: string[] = [];
+      for (let newcomer = 0; newcomer < 3_000; newcomer++) {
+        for (const twice of ["a", "b"]) world.ask(asked(`${newcomer}${twice}`, "", named(`${newcomer}${twice}`)));
+        world.finish(0, 10, 10);
+        order.push(...world.grant());
+      }
+      expect(order).toEqual(
+        [...order].sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10) || (a < b ? -1 : 1)),
+      );
+      expect([...world.counters.values()].flat().length).toBeLessThanOrEqual(2 * 1_000 + 10);
+    });
+  });
+
+  it("lets one who waits go after 33 newcomers at a burst of 2,048: two new tenants for each call that is served", () => {
+    const share = new FairShare({ ...OPTIONS, slots: 1, burst: 2_048, queueLength: 100_000 });
+    const end = (id: string) => {
+      share.finish(id, { inputTokens: 10, outputTokens: 10 }, 0);
+      return share.grantWaiting(0)[0]?.id ?? "";
+    };
+    share.ask(asked("first", "flood"), 0);
+    let running = "first";
+    for (let call = 0; call < 200; call++) {
+      for (const tenant of ["flood", "patient"]) share.ask(asked(`${tenant} ${call}`, tenant), 0);
+      running = end(running);
+    }
+    for (let call = 0; call < 200; call++) share.leave(`patient ${call}`);
+    share.ask(asked("patient", "patient"), 0);
+    const order: string[] = [];
+    for (let grant = 0; grant < 400; grant++) {
+      for (const twice of ["a", "b"]) share.ask(asked(`new ${grant}${twice}`, `new ${grant}${twice}`), 0);
+      running = end(running);
+      order.push(running);
+    }
+    expect(order.indexOf("patient")).toBeGreaterThanOrEqual(0);
+    expect(order.indexOf("patient")).toBe(32);
+  });
+
   it.each([
     ["waits", 10],
     ["runs", 1],
@@ -500,13 +598,14 @@ describe("fair share", () => {
       end();
     }
     expect(kept(), "one after another").toBeLessThanOrEqual(3);
-    // Somebody always waits, and is served when all of them have been.
-    for (let index = 0; index < 100; index++) world.ask({ ...request(0), id: `regular${index}` });
+    // Somebody always waits, and goes on when all of them have been served.
+    for (let index = 0; index < 300; index++) world.ask({ ...request(0), id: `regular${index}` });
     for (let index = 500; index < 700; index++) {
       world.ask(request(index));
       end();
     }
-    for (let calls = 0; calls < 10; calls++) end();
+    while (world.waiting.some(({ id }) => !id.startsWith("regular"))) end();
+    for (let calls = 0; calls < 3; calls++) end();
     expect(world.waiting.length).toBeGreaterThan(0);
     expect(kept(), "beside one who always waits").toBeLessThanOrEqual(3);
   });
