@@ -27,6 +27,8 @@ export interface LeaseTerms {
   readonly price: GrantedLease["price"];
   /** The limits as they stood; headers show them until the gate is asked again. */
   readonly rates: readonly RateState[];
+  /** The longest that its calls may wait for a slot of a scarce model. */
+  readonly patienceMs: number;
 }
 
 /** What comes out of a model, token by token or at once. */
