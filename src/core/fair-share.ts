@@ -30,10 +30,12 @@ export interface FairRequest {
   /** Of the tenant's plan, > 0: twice the weight, twice the service. */
   readonly weight: number;
   readonly inputTokens: number;
+  /** That it would like to run at once, 1 or more; without it, one. */
+  readonly sequences?: number;
   readonly giveUpAtMs: number;
 }
 
-/** A call that runs, and what it has been charged with so far. */
+/** A call that runs, the slots that it has, and what it has been charged with so far. */
 export interface FairSlot {
   readonly id: string;
   readonly tenant: string;
@@ -41,6 +43,8 @@ export interface FairSlot {
   readonly weight: number;
   readonly inputTokens: number;
   readonly outputTokens: number;
+  /** That it may run at once, each in a slot; earlier versions, which knew one a call, stored none. */
+  readonly sequences?: number;
   readonly grantedAtMs: number;
   /** Renewed by tokens; a slot of which nothing is heard is freed then. */
   readonly deadlineMs: number;
@@ -54,7 +58,10 @@ export interface FairCounter {
 }
 
 export interface FairOptions {
+  /** Sequences that may run at once, of all calls together. */
   readonly slots: number;
+  /** Of one call, where that is less: its sequences all run at one endpoint. */
+  readonly widest?: number;
   /** Requests that may wait; more are refused. */
   readonly queueLength: number;
   /** A slot's time without a sign of life. */
@@ -63,10 +70,12 @@ export interface FairOptions {
   readonly burst: number;
 }
 
+/** `ended`: the request was released or cancelled before; its question came late. */
+export type RefusedFor = "queue_full" | "queue_timeout" | "ended";
 export type FairVerdict =
   | { readonly verdict: "granted"; readonly slot: FairSlot }
   | { readonly verdict: "waiting"; readonly position: number }
-  | { readonly verdict: "refused"; readonly reason: "queue_full" | "queue_timeout"; readonly retryAfterMs: number };
+  | { readonly verdict: "refused"; readonly reason: RefusedFor; readonly retryAfterMs: number };
 
 /** An output token costs twice an input token, as in the paper. */
 const INPUT_COST = 1;
@@ -83,6 +92,8 @@ const NEWCOMER_STEP = 1 / 32;
  * is forgotten gains no more than it would by coming for the first time.
  */
 const MOST_IDLE = 1_000;
+/** Ids that are remembered after their end, so that a question which comes late takes no slot. */
+const MOST_ENDED = 10_000;
 /** A call that came to nothing had its slot all the same; were it free, a tenant could hold a slot with such for ever. */
 const LEAST_COST = 1;
 /** What a call is expected to take while nothing is known. */
@@ -228,6 +239,9 @@ export class FairShare {
   readonly #tenants: Sharers<Tenant>;
   readonly #waiting = new Map<string, Waiting>();
   readonly #running = new Map<string, Running>();
+  /** Slots that are taken: sequences of the calls that run. */
+  #inFlight = 0;
+  readonly #ended = new Set<string>();
   readonly #slotDeadlines = new Deadlines();
   readonly #giveUps = new Deadlines();
   readonly #dirtyTenants = new Set<string>();
@@ -260,6 +274,8 @@ export class FairShare {
   /**
    * A slot at once, a place in the line (how many are expected to go before), or a refusal with an estimate of the
    * wait: the line is full, or patience would end long before the turn comes. The same id again gets the same answer.
+   * Who asks for several sequences gets as many of the slots that are free, at least one: it waits for no second one,
+   * so no slot is free meanwhile, and nobody holds some while it waits for others.
    * @throws RangeError for a weight that is no number above 0
    */
   ask(request: FairRequest, nowMs: number): FairVerdict {
@@ -268,9 +284,10 @@ export class FairShare {
     if (running) return { verdict: "granted", slot: running.slot };
     const waiting = this.#waiting.get(id);
     if (waiting) return { verdict: "waiting", position: waiting.position };
+    if (this.#ended.has(id)) return { verdict: "refused", reason: "ended", retryAfterMs: 0 };
     if (!(weight > 0 && weight < Number.POSITIVE_INFINITY))
       throw new RangeError(`nobody can have a weight of ${weight}`);
-    if (this.#running.size < this.#options.slots && this.#waiting.size === 0) {
+    if (this.#inFlight < this.#options.slots && this.#waiting.size === 0) {
       this.#catchUp(request);
       return { verdict: "granted", slot: this.#grant(request, nowMs) };
     }
@@ -299,10 +316,29 @@ export class FairShare {
     return true;
   }
 
-  /** Frees the slot; the charge becomes what was really taken. A second end is none. */
+  /** Its sequences run elsewhere now, where there is room for fewer: slots that it does not need are free. */
+  narrow(id: string, sequences: number): void {
+    const running = this.#running.get(id);
+    if (!running || sequences >= sequencesOf(running.slot)) return;
+    this.#inFlight -= sequencesOf(running.slot) - sequences;
+    this.#keep({ ...running, slot: { ...running.slot, sequences } });
+  }
+
+  /** The slot of a call that runs. */
+  slotOf(id: string): FairSlot | undefined {
+    return this.#running.get(id)?.slot;
+  }
+
+  /**
+   * Frees the slot; the charge becomes what was really taken. A second end is none; one of a call that never had a
+   * slot keeps it from taking one later.
+   */
   finish(id: string, used: { readonly inputTokens: number; readonly outputTokens: number }, nowMs: number): boolean {
     const running = this.#running.get(id);
-    if (!running) return false;
+    if (!running) {
+      this.leave(id);
+      return false;
+    }
     const cost = Math.max(LEAST_COST, costOf(used));
     this.#charge(running, cost - costOf(running.slot));
     this.#free(running);
@@ -312,9 +348,10 @@ export class FairShare {
     return true;
   }
 
-  /** A waiting request goes away. @returns false for one that does not wait */
+  /** A request goes away that waits, or whose question is still on its way. @returns false for one that does not wait */
   leave(id: string): boolean {
     const waiting = this.#waiting.get(id);
+    if (!this.#running.has(id)) this.#end(id);
     if (!waiting) return false;
     this.#take(waiting);
     this.#forgetIdle(waiting.tenant);
@@ -338,19 +375,23 @@ export class FairShare {
   /** As far as there are slots: the tenant served least, of it the key served least, of it the first that came. */
   grantWaiting(nowMs: number): FairSlot[] {
     const granted: FairSlot[] = [];
-    while (this.#running.size < this.#options.slots) {
-      const next = this.#tenants.least()?.keys.least()?.line[0];
-      if (!next) break;
-      const slot = this.#grant(next, nowMs);
-      this.#take(next);
-      granted.push(slot);
-    }
+    for (let slot = this.grantNext(nowMs); slot; slot = this.grantNext(nowMs)) granted.push(slot);
     return granted;
   }
 
+  /** The next one of {@link grantWaiting}, for who has to look for room for each. */
+  grantNext(nowMs: number): FairSlot | undefined {
+    if (this.#inFlight >= this.#options.slots) return undefined;
+    const next = this.#tenants.least()?.keys.least()?.line[0];
+    if (!next) return undefined;
+    const slot = this.#grant(next, nowMs);
+    this.#take(next);
+    return slot;
+  }
+
   /** Endpoints joined or left. Calls that run go on; new ones come when there is room again. */
-  resize(slots: number): void {
-    this.#options = { ...this.#options, slots };
+  resize(slots: number, widest = slots): void {
+    this.#options = { ...this.#options, slots, widest };
   }
 
   nextDueMs(): number | undefined {
@@ -362,7 +403,7 @@ export class FairShare {
   metrics(nowMs: number): { readonly queueDepth: number; readonly oldestWaitMs: number; readonly inFlight: number } {
     let oldest = nowMs;
     for (const { enqueuedAtMs } of this.#waiting.values()) oldest = Math.min(oldest, enqueuedAtMs);
-    return { queueDepth: this.#waiting.size, oldestWaitMs: nowMs - oldest, inFlight: this.#running.size };
+    return { queueDepth: this.#waiting.size, oldestWaitMs: nowMs - oldest, inFlight: this.#inFlight };
   }
 
   /** Weighted service of a tenant so far, as far as it is remembered. */
@@ -431,9 +472,11 @@ export class FairShare {
     if (--tenant.waiting === 0) this.#tenants.line.delete(waiting.tenant);
   }
 
-  #grant({ id, tenant, key, weight, inputTokens }: FairRequest, nowMs: number): FairSlot {
-    const times = { grantedAtMs: nowMs, deadlineMs: nowMs + this.#options.slotMs };
-    const slot: FairSlot = { id, tenant, key, weight, inputTokens, outputTokens: 0, ...times };
+  #grant({ id, tenant, key, weight, inputTokens, sequences = 1 }: FairRequest, nowMs: number): FairSlot {
+    const { slots, widest = slots, slotMs } = this.#options;
+    const room = Math.max(1, Math.min(sequences, widest, slots - this.#inFlight));
+    const times = { grantedAtMs: nowMs, deadlineMs: nowMs + slotMs };
+    const slot: FairSlot = { id, tenant, key, weight, inputTokens, outputTokens: 0, sequences: room, ...times };
     this.#charge(this.#enter(slot), costOf(slot));
     return slot;
   }
@@ -441,6 +484,7 @@ export class FairShare {
   #enter(slot: FairSlot): Running {
     const tenant = this.#tenants.of(slot.tenant);
     const running = { slot, tenant, key: tenant.keys.of(slot.key) };
+    this.#inFlight += sequencesOf(slot);
     for (const sharer of [running.tenant, running.key]) {
       sharer.running++;
       sharer.held += (INPUT_COST * slot.inputTokens) / slot.weight;
@@ -464,8 +508,16 @@ export class FairShare {
     this.#dirtySlots.add(id);
   }
 
+  #end(id: string): void {
+    const [oldest] = this.#ended;
+    if (this.#ended.size >= MOST_ENDED && oldest !== undefined) this.#ended.delete(oldest);
+    this.#ended.add(id);
+  }
+
   #free({ slot, tenant, key }: Running): void {
     this.#running.delete(slot.id);
+    this.#inFlight -= sequencesOf(slot);
+    this.#end(slot.id);
     this.#slotDeadlines.delete(slot.id);
     this.#dirtySlots.add(slot.id);
     for (const sharer of [tenant, key]) {
@@ -496,6 +548,8 @@ export class FairShare {
     return Math.max(1, Math.ceil(((ahead + 1) * callMs) / Math.max(1, this.#options.slots)));
   }
 }
+
+const sequencesOf = ({ sequences = 1 }: FairSlot) => sequences;
 
 const costOf = (tokens: { readonly inputTokens: number; readonly outputTokens: number }) =>
   INPUT_COST * tokens.inputTokens + OUTPUT_COST * tokens.outputTokens;

@@ -68,6 +68,8 @@ export interface ChatCall {
   /** Per choice; always set, because the reservation was made for it. */
   readonly maxOutputTokens: number;
   readonly choices: number;
+  /** Number of the first of them, where a call's choices run in several waves: each has a seed of its own. */
+  readonly firstChoice?: number;
   readonly stream: boolean;
   /** Calls with the same one may share what was computed of their prompts' common beginning. */
   readonly affinity?: string;

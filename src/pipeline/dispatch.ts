@@ -3,6 +3,7 @@ import { planOf } from "../core/plans";
 import { ApiError } from "../errors";
 import { askGate } from "../tenancy/gates";
 import type { ModelCall } from "./model-call";
+import { sequencesOf } from "./model-request";
 
 /** Tokens are reported this often at most. */
 const PROGRESS_MS = 2_000;
@@ -23,6 +24,8 @@ export async function dispatch(call: ModelCall): Promise<void> {
   const request = {
     ...{ requestId: call.id, tenantId, keyId: actor.keyId, weight: planOf(caller.policy).weight },
     ...{ inputTokens: reservation.promptTokens, slots: model.maxInFlight },
+    // An object of an earlier version refuses what it does not know.
+    ...(sequencesOf(call.request) > 1 ? { sequences: sequencesOf(call.request) } : {}),
   };
   // A second attempt waits no longer than the first would have: what is reserved is held for one wait.
   const timesOutAtMs = Date.now() + call.patienceMs;
@@ -36,6 +39,7 @@ export async function dispatch(call: ModelCall): Promise<void> {
   }
   call.slot = dispatcher;
   call.endpoint = reply.endpoint;
+  call.sequences = reply.sequences ?? 1;
   call.slotSeenAtMs = Date.now();
   call.slotTimer = setInterval(() => reportProgress(call, call.usage.completionTokens, ALIVE_MS), ALIVE_MS);
 }
@@ -66,8 +70,10 @@ async function waitForSlot(
  */
 export async function failOver(call: ModelCall, outcome: "failed" | "busy", restMs: number): Promise<boolean> {
   if (!call.slot || !call.endpoint) return false;
-  const next = await call.slot.failover({ requestId: call.id, outcome, restMs }).catch(() => null);
+  const request = { requestId: call.id, endpointId: call.endpoint.id, outcome, restMs };
+  const next = await call.slot.failover(request).catch(() => null);
   call.endpoint = next;
+  call.sequences = next?.sequences ?? 1;
   return next !== null;
 }
 

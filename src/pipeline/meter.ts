@@ -1,6 +1,6 @@
 import { reportProgress } from "./dispatch";
 import type { CallUsage, ModelCall, Output } from "./model-call";
-import type { ModelRequest } from "./model-request";
+import { choicesOf, type ModelRequest } from "./model-request";
 
 /** English text has about four bytes a token; used only where a provider reports nothing. */
 const BYTES_PER_TOKEN = 4;
@@ -67,8 +67,6 @@ export const promptAlone = (request: ModelRequest): CallUsage => ({
   completionTokens: 0,
   estimated: true,
 });
-
-const choicesOf = (request: ModelRequest) => (request.kind === "completions" ? request.choices : 1);
 
 const encoder = new TextEncoder();
 const bytesOf = (text: string) => encoder.encode(text).byteLength;

@@ -44,7 +44,9 @@ async function serve(
 describe("the dispatcher of a scarce model", () => {
   it("gives what is free at once, and makes the next one wait until something is freed", async () => {
     const model = dispatcher(2);
-    expect(await model.acquire("a", "ada")).toEqual({ acquired: true, queuedMs: 0, endpoint: null });
+    expect(await model.acquire("a", "ada")).toEqual({
+      ...{ acquired: true, queuedMs: 0, endpoint: null, sequences: 1 },
+    });
     expect(await model.acquire("b", "bob")).toMatchObject({ acquired: true });
     const third = model.acquire("c", "cyd");
     await expect.poll(() => model.stub.metrics()).toMatchObject({ queueDepth: 1, inFlight: 2 });

@@ -50,7 +50,7 @@ export async function* sideBySide(runs: readonly AsyncGenerator<ChatDelta>[]): A
 }
 
 /** All runs had the same prompt, so it counts once. */
-function summed(usages: readonly ProviderUsage[]): ProviderUsage {
+export function summed(usages: readonly ProviderUsage[]): ProviderUsage {
   const promptTokens = Math.max(...usages.map((usage) => usage.promptTokens));
   return {
     promptTokens,
