@@ -115,6 +115,16 @@ export interface ProviderUsage {
   readonly cachedTokens: number;
 }
 
+/** Of runs that all had the same prompt: it counts once. */
+export function usageOfOnePrompt(usages: readonly ProviderUsage[]): ProviderUsage {
+  const promptTokens = Math.max(...usages.map((usage) => usage.promptTokens));
+  return {
+    promptTokens,
+    cachedTokens: Math.max(...usages.map((usage) => usage.cachedTokens)),
+    completionTokens: usages.reduce((sum, usage) => sum + usage.completionTokens, 0),
+  };
+}
+
 export interface ClassificationCall {
   readonly model: ChatModel;
   readonly text: string;

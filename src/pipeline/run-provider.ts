@@ -6,11 +6,11 @@ import {
   ProviderError,
   type ProviderFailure,
 } from "../inference/provider";
-import { type AskForChoices, inWaves } from "../inference/providers/waves";
 import { promptAffinity } from "./affinity";
 import { classify } from "./classify";
 import { failOver } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
+import { type AskForChoices, inWaves } from "./waves";
 
 /** Calls the model. The reservation's cap goes with it, whatever the caller asked for. */
 export async function runProvider(call: ModelCall): Promise<void> {

@@ -1,5 +1,4 @@
-import type { ChatDelta, ProviderUsage } from "../provider";
-import { summed } from "./side-by-side";
+import { type ChatDelta, type ProviderUsage, usageOfOnePrompt } from "../inference/provider";
 
 /** Runs some of a call's choices: `choices` of them, from the one numbered `first` on. */
 export type AskForChoices = (first: number, choices: number) => Promise<AsyncIterable<ChatDelta>>;
@@ -27,6 +26,6 @@ export async function* inWaves(ask: AskForChoices, choices: number, width: numbe
   }
   yield* ends;
   // A wave that did not say makes the sum worthless: the meter's own count stands in.
-  if (usages.length === waves) yield { type: "usage", ...summed(usages) };
+  if (usages.length === waves) yield { type: "usage", ...usageOfOnePrompt(usages) };
   else if (rejected) yield rejected;
 }
