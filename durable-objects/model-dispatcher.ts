@@ -97,7 +97,9 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
   }
 
   async leave(requestId: string): Promise<void> {
-    if (this.#share.leave(String(requestId))) this.#answer(requestId, LEFT);
+    if (!this.#share.leave(String(requestId))) return;
+    this.#answer(requestId, LEFT);
+    this.#wake(); // without a caller that waits, the object may sleep
   }
 
   async progress(requestId: string, outputTokens: number): Promise<void> {
