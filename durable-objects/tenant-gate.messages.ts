@@ -18,6 +18,8 @@ const ServiceTier = z.enum(["priority", "default", "flex"]);
 const Kind = z.enum(CALL_KINDS);
 const Tokens = z.int().min(0).max(1_000_000_000);
 const Milliseconds = z.int().min(0);
+/** The longest deadline of a request, and the longest wait before it. */
+const MAX_HOLD_MS = 3_600_000 + 700_000;
 
 export const AdmitRequest = z.strictObject({
   requestId: Id,
@@ -41,7 +43,7 @@ export const AdmitRequest = z.strictObject({
   /** How long the caller is willing to wait for a slot. */
   patienceMs: Milliseconds.max(600_000),
   /** After which an unsettled call is booked at its worst case. */
-  holdMs: Milliseconds.max(3_600_000),
+  holdMs: Milliseconds.max(MAX_HOLD_MS),
   /** Draws that the isolate would like beside this call, for more of the same. */
   wantedDraws: z.int().min(0).max(1_000).default(0),
 });

@@ -68,6 +68,8 @@ export interface ChatCall {
   /** Per choice; always set, because the reservation was made for it. */
   readonly maxOutputTokens: number;
   readonly choices: number;
+  /** Number of the first of them, where a call's choices run in several waves: each has a seed of its own. */
+  readonly firstChoice?: number;
   readonly stream: boolean;
   /** Calls with the same one may share what was computed of their prompts' common beginning. */
   readonly affinity?: string;
@@ -111,6 +113,16 @@ export interface ProviderUsage {
   readonly promptTokens: number;
   readonly completionTokens: number;
   readonly cachedTokens: number;
+}
+
+/** Of runs that all had the same prompt: it counts once. */
+export function usageOfOnePrompt(usages: readonly ProviderUsage[]): ProviderUsage {
+  const promptTokens = Math.max(...usages.map((usage) => usage.promptTokens));
+  return {
+    promptTokens,
+    cachedTokens: Math.max(...usages.map((usage) => usage.cachedTokens)),
+    completionTokens: usages.reduce((sum, usage) => sum + usage.completionTokens, 0),
+  };
 }
 
 export interface ClassificationCall {

@@ -2,6 +2,7 @@ import { RunningCount } from "../core/tokens/running-count";
 import type { ProviderUsage } from "../inference/provider";
 import { reportProgress } from "./dispatch";
 import type { CallUsage, ModelCall, Output } from "./model-call";
+import { choicesOf } from "./model-request";
 import { promptGuess } from "./prompt-bound";
 
 /**
@@ -56,7 +57,7 @@ async function* passed(call: ModelCall, output: AsyncIterable<Output>, seen: See
       if (call.request.stream && seen.isBeyondCap(delta)) {
         cut.add(delta.choice);
         yield { type: "finish", choice: delta.choice, reason: "length" };
-        if (cut.size === choicesOf(call)) return call.stop("cap");
+        if (cut.size === choicesOf(call.request)) return call.stop("cap");
         continue;
       }
       reportProgress(call, seen.roughTokens);
@@ -147,5 +148,3 @@ function reject(call: ModelCall, reported: string): void {
   const about = { requestId: call.id, provider, providerModel, reported };
   console.error(JSON.stringify({ event: "usage_rejected", ...about }));
 }
-
-const choicesOf = ({ request }: ModelCall) => (request.kind === "completions" ? request.choices : 1);

@@ -29,6 +29,8 @@ export interface LeaseTerms {
   readonly price: GrantedLease["price"];
   /** The limits as they stood; headers show them until the gate is asked again. */
   readonly rates: readonly RateState[];
+  /** The longest that its calls may wait for a slot of a scarce model. */
+  readonly patienceMs: number;
 }
 
 /** What comes out of a model, token by token or at once. */
@@ -95,6 +97,8 @@ export class ModelCall {
   /** Where a slot of a scarce model is held, until it is freed. */
   slot: ModelDispatcherRpc | undefined;
   slotSeenAtMs = 0;
+  /** Of its choices, that may run at once: on a scarce model as many as it has slots. */
+  sequences = Number.POSITIVE_INFINITY;
   slotTimer: ReturnType<typeof setInterval> | undefined;
   /** Which of the model's endpoints the call goes to; null for a model whose one address is in the catalogue. */
   endpoint: CallEndpoint | null = null;

@@ -35,3 +35,9 @@ export interface ModerationRequest {
 }
 
 export type ModelRequest = ChatRequest | EmbeddingRequest | ModerationRequest;
+
+export const choicesOf = (request: ModelRequest): number => (request.kind === "completions" ? request.choices : 1);
+
+/** What a model would run at once for it: each choice is a sequence, while inputs are taken one after another. */
+export const sequencesOf = (request: ModelRequest): number =>
+  request.kind === "completions" && request.classification ? 1 : choicesOf(request);

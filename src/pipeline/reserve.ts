@@ -5,6 +5,7 @@ import type {
   RateState,
   Refusal,
 } from "../../durable-objects/tenant-gate.messages";
+import { DRAW_MS } from "../core/gate-leases";
 import { dependsOnTokens } from "../core/rate-windows";
 import { ApiError } from "../errors";
 import type { Model } from "../inference/catalogue";
@@ -113,10 +114,17 @@ function callOf({ id, route, request, ports, patienceMs }: Asking, model: Model)
     serviceTier: request.serviceTier,
     stream: request.stream,
     patienceMs,
-    holdMs: ports.requestDeadlineMs,
+    holdMs: holdMs(ports, model, patienceMs),
     ...needOf(request, model),
   };
 }
+
+/**
+ * How long a reservation lasts. A call of a scarce model may wait for its slot as long as its caller does, after a
+ * draw on a lease that is nearly over, and has its whole deadline from when it runs.
+ */
+const holdMs = ({ requestDeadlineMs }: Asking["ports"], { maxInFlight }: Model, patienceMs: number): number =>
+  requestDeadlineMs + (maxInFlight === null ? 0 : DRAW_MS + patienceMs);
 
 /** Below this a prompt's bytes are near enough to its tokens to stand for them. */
 const SHORT_PROMPT_BYTES = 512;

@@ -10,6 +10,7 @@ import { promptAffinity } from "./affinity";
 import { classify } from "./classify";
 import { failOver } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
+import { type AskForChoices, inWaves } from "./waves";
 
 /** Calls the model. The reservation's cap goes with it, whatever the caller asked for. */
 export async function runProvider(call: ModelCall): Promise<void> {
@@ -34,8 +35,10 @@ export async function runProvider(call: ModelCall): Promise<void> {
     }
     const affinity = await promptAffinity(call.caller.context, model.name, asked.messages);
     const chat: ChatCall = { ...asked, model, maxOutputTokens: reservation.outputTokens, affinity };
-    const ask = () => ports.providerOf(model, call.endpoint?.url).chat(chat, call.signal);
-    call.output = withFailover(call, () => fromProvider(async () => ask()));
+    const ask: AskForChoices = async (firstChoice, choices) =>
+      ports.providerOf(model, call.endpoint?.url).chat({ ...chat, firstChoice, choices }, call.signal);
+    // Nothing runs before the first delta is asked for: by then the settlement is armed.
+    call.output = withFailover(call, () => inWaves(ask, chat.choices, call.sequences));
   } else {
     throw new TypeError(`model ${model.name} cannot answer ${request.kind}`);
   }
@@ -67,11 +70,6 @@ function endpointOutcome(error: unknown): "failed" | "busy" | undefined {
   if (!(error instanceof ProviderError)) return undefined;
   if (error.failure === "capacity" || error.failure === "quota") return "busy";
   return error.failure === "broken" || error.failure === "timeout" ? "failed" : undefined;
-}
-
-/** Nothing runs before the first delta is asked for: by then the settlement is armed. */
-async function* fromProvider(run: () => Promise<AsyncIterable<Output>>): AsyncGenerator<Output> {
-  yield* await run();
 }
 
 async function* embeddings(run: () => Promise<EmbeddingResult>): AsyncGenerator<Output> {

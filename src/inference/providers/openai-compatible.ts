@@ -67,6 +67,7 @@ function chatBody(call: ChatCall): Record<string, unknown> {
     model: call.model.providerModel,
     messages: plainMessages(call),
     n: call.choices > 1 ? call.choices : undefined,
+    seed: call.seed === undefined ? undefined : call.seed + (call.firstChoice ?? 0),
     response_format: call.responseFormat,
     reasoning_effort: call.reasoningEffort,
     ...(tools && tools.length > 0 ? { tools, tool_choice: toolChoice } : {}),
