@@ -129,6 +129,8 @@ const TENANT_TABLES = [
   "sealed_receipt",
   "outbox",
   "due",
+  "ended",
+  "parked",
 ];
 
 export const statements = (sql: SqlStorage) => ({
@@ -190,8 +192,6 @@ export const statements = (sql: SqlStorage) => ({
   putLease: (id: string, body: string) =>
     sql.exec("insert or replace into hold (request_id, body) values (?, ?)", `lease:${id}`, body),
   removeLease: (id: string) => sql.exec("delete from hold where request_id = ?", `lease:${id}`),
-  buckets: () =>
-    sql.exec<{ rule: string; bucket_ms: number; count: number }>("select * from bucket order by bucket_ms").toArray(),
   putBucket: (rule: string, bucketMs: number, count: number) =>
     sql.exec("insert or replace into bucket (rule, bucket_ms, count) values (?, ?, ?)", rule, bucketMs, count),
   removeBucket: (rule: string, bucketMs: number) =>

@@ -115,10 +115,19 @@ export type AdmitReply =
       readonly lease: GrantedLease | null;
     }
   | { readonly admitted: false; readonly refusal: Refusal; readonly rates: readonly RateState[] }
-  /** `price_unknown`: a budget is in force and nobody knows what the model costs. */
+  /**
+   * `price_unknown`: a budget is in force and nobody knows what the model costs. `request_ended`: this id was admitted
+   * or refused before and is over, or its caller has left.
+   */
   | {
       readonly admitted: false;
-      readonly reason: "unknown_key" | "archived" | "suspended" | "price_unknown" | "tier_not_in_plan";
+      readonly reason:
+        | "unknown_key"
+        | "archived"
+        | "suspended"
+        | "price_unknown"
+        | "tier_not_in_plan"
+        | "request_ended";
     };
 
 /** How a call ended; `release` is a call that never reached the model: nothing is recorded, its tokens go back. */
@@ -307,7 +316,10 @@ export type ChangeReply =
 export interface TenantGateRpc {
   bind(request: BindRequest): Promise<BindReply>;
   admit(request: AdmitRequest): Promise<AdmitReply>;
-  /** The caller of a waiting request has gone; a request that already runs is not touched. */
+  /**
+   * The caller has gone, or has had no answer: nothing will run under this id. Whatever was reserved for it, its lease
+   * included, is given back; an admission that comes later is refused.
+   */
   leave(requestId: string): Promise<void>;
   finish(request: FinishRequest): Promise<FinishReply>;
   returnLease(request: ReturnRequest): Promise<void>;

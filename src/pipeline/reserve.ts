@@ -21,6 +21,8 @@ import { findModel, isOneOf } from "./resolve-model";
  * @throws ApiError 429 that names the rule, its state and a true Retry-After; 401, 403 or 503
  */
 export async function reserve(call: ModelCall): Promise<void> {
+  const hasLeft = () => call.stoppedBy === "client";
+  if (hasLeft()) throw leftWhileWaiting(call, call.opened?.admission);
   const need = needOf(call.request, call.model);
   const drawn = call.opened ? undefined : drawOnLease(call, need);
   if (drawn) {
@@ -29,6 +31,7 @@ export async function reserve(call: ModelCall): Promise<void> {
   }
   const wanted = wantedDraws(call);
   const { admission, askedAtMs } = call.opened ?? (await ask(call, wanted));
+  if (hasLeft()) throw leftWhileWaiting(call, admission);
   if (admission.admitted) {
     const { outputTokens, rates, lease, policyVersion } = admission;
     call.reservation = { outputTokens, rates, promptTokens: need.promptTokens, leaseId: null };
@@ -36,6 +39,16 @@ export async function reserve(call: ModelCall): Promise<void> {
     if (lease) keepLease(call, lease, rates, askedAtMs);
   } else if ("reason" in admission) throw refusedFor(admission.reason, call.request);
   else throw rateLimited(admission.refusal, call.request.model, admission.rates);
+}
+
+/**
+ * The gate was told that this caller left, so it may have taken everything back already; it is told again, in case it
+ * did not hear.
+ */
+function leftWhileWaiting(call: ModelCall, admission: AdmitReply | undefined): ApiError {
+  const gate = call.ports.gate(call.caller.context);
+  if (admission?.admitted) call.waitUntil(gate.leave(call.id).catch(() => {}));
+  return new ApiError("client_closed_request", "The request was cancelled.");
 }
 
 async function ask(call: ModelCall, wanted: number): Promise<Opened> {
@@ -49,7 +62,10 @@ async function ask(call: ModelCall, wanted: number): Promise<Opened> {
     wantedDraws: wanted,
   };
   const askedAtMs = Date.now();
-  const admission = await askInLine(gate, { requestId: call.id, signal }, () => gate.admit(request));
+  const isAdmitted = ({ admitted }: AdmitReply) => admitted;
+  const waitUntil = (promise: Promise<unknown>) => call.waitUntil(promise);
+  const inLine = { requestId: call.id, signal, isAdmitted, waitUntil };
+  const admission = await askInLine(gate, inLine, () => gate.admit(request));
   return { admission, askedAtMs };
 }
 
@@ -108,6 +124,10 @@ function refusedFor(reason: Extract<AdmitReply, { reason: unknown }>["reason"], 
     case "tier_not_in_plan": {
       const message = `This project's plan has no service tier '${request.serviceTier}'. Leave 'service_tier' out.`;
       return new ApiError("service_tier_not_in_plan", message, { param: "service_tier", headers });
+    }
+    case "request_ended": {
+      const message = "The platform lost track of this request before it ran. Try again.";
+      return new ApiError("admission_unavailable", message, { headers: { "retry-after": "1" } });
     }
     default:
       return tenantRefused(reason);

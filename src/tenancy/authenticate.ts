@@ -193,7 +193,8 @@ export class Authenticator {
     const call = await opening?.();
     const askedAtMs = Date.now(); // after the body has arrived
     const ask = () => gate.bind({ credential, knownPolicyVersion, call: call ?? null });
-    const reply = await (call ? askInLine(gate, { requestId: call.requestId, signal }, ask) : askGate(ask));
+    const isAdmitted = (answer: BindReply) => answer.bound && answer.admission?.admitted === true;
+    const reply = await (call ? askInLine(gate, { requestId: call.requestId, signal, isAdmitted }, ask) : askGate(ask));
     if (!reply.bound) {
       this.#bindings.delete(name);
       if (reply.reason === "unknown_key") return undefined;

@@ -62,16 +62,41 @@ export async function askGate<T>(
   }
 }
 
-/** Asks for what a caller may have to wait for in the gate's line; one that goes away leaves the line. */
+/** A question that may leave something reserved at the gate, and how to tell. */
+export interface InLine<T> {
+  readonly requestId: string;
+  readonly signal: AbortSignal;
+  readonly isAdmitted: (reply: T) => boolean;
+  /** Keeps the last word to the gate alive after the reply, where there is one. */
+  readonly waitUntil?: (promise: Promise<unknown>) => void;
+}
+
+/**
+ * Asks for what a caller may have to wait for in the gate's line. Whoever goes away, or gets no admission although an
+ * earlier question may have been answered with one, tells the gate so: nothing stays reserved for it.
+ */
 export async function askInLine<T>(
   gate: TenantGateRpc,
-  { requestId, signal }: { readonly requestId: string; readonly signal: AbortSignal },
+  { requestId, signal, isAdmitted, waitUntil }: InLine<T>,
   ask: () => Promise<T>,
 ): Promise<T> {
-  const leave = () => void gate.leave(requestId).catch(() => {}); // the line forgets it by itself later
+  const leave = () => {
+    const left = gate.leave(requestId).catch(() => {}); // unheard, what it holds expires by itself
+    waitUntil?.(left);
+  };
+  let asked = 0;
+  const askAgain = () => {
+    asked++;
+    return ask();
+  };
   signal.addEventListener("abort", leave, { once: true });
   try {
-    return await askGate(ask);
+    const reply = await askGate(askAgain);
+    if (asked > 1 && !isAdmitted(reply)) leave();
+    return reply;
+  } catch (error) {
+    leave();
+    throw error;
   } finally {
     signal.removeEventListener("abort", leave);
   }

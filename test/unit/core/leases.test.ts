@@ -169,7 +169,7 @@ class World {
       microdollars: Math.floor(call.cost.microdollars * share),
     };
     const isSettled = call.leaseId
-      ? this.book.settleDraw(call.leaseId, call.cost, used, this.nowMs) !== undefined
+      ? this.book.settleDraw(call.leaseId, { requestId: call.id, ...call.cost }, used, this.nowMs) !== undefined
       : this.book.settle(call.id, used, this.nowMs).settled;
     expect(isSettled, "a call that nobody booked yet can be settled").toBe(true);
     this.spent += Math.min(used.microdollars, call.cost.microdollars);
@@ -187,7 +187,7 @@ class World {
       .filter(({ requestId }) => !this.unacknowledged.has(requestId));
     this.book.returnLease(
       leaseId,
-      running.map(({ cost }) => cost),
+      running.map(({ requestId, cost }) => ({ requestId, ...cost })),
       this.nowMs,
     );
   }
