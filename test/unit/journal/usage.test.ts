@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Ledger } from "../../../durable-objects/ports";
 import type { HourlyUsage } from "../../../durable-objects/tenant-gate.messages";
 import { FLUSH_HOURS, flushUsage, SYNCED_HOURS_MS } from "../../../durable-objects/usage-flush";
-import { HOME, TestGate } from "./gate";
+import { DECISION, EVENT, HOME, TestGate } from "./gate";
 
 const HOUR_MS = 3_600_000;
 const START_MS = 1_000 * HOUR_MS;
@@ -212,6 +212,15 @@ describe("hours in the gate", () => {
       ["eve", 1],
       ["max", 1],
     ]);
+  });
+
+  it("count every event of one commit", () => {
+    const gate = new TestGate();
+    gate.append("r0", START_MS);
+    for (const id of ["r1", "r2"])
+      gate.journal.append({ ...DECISION, id, atMs: START_MS }, { ...EVENT, id, atMs: START_MS });
+    gate.save();
+    expect(hoursOf(gate)).toMatchObject([{ usage: { requests: 3 } }]);
   });
 
   it("count minutes, tokens, money and estimates of each event, across restarts", () => {
