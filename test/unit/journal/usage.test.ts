@@ -264,6 +264,8 @@ describe("hours in the gate", () => {
       gate.storage.sql.exec<{ hour_ms: number }>("select hour_ms from usage_hour order by hour_ms").toArray();
     gate.append("old", START_MS);
     gate.append("next", START_MS + HOUR_MS);
+    gate.sql.removeSyncedUsage(START_MS + 10 * HOUR_MS, 100); // the ledger has none of them yet
+    expect(stored()).toHaveLength(2);
     await flush(gate, ledger, START_MS + 100 * SYNCED_HOURS_MS); // this machine's clock alone decides nothing
     expect(stored()).toHaveLength(2);
     ledger.behave = () => "fails";
