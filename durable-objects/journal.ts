@@ -77,8 +77,8 @@ export class GateJournal {
     return { receipt: receipt(row.seq, row.hash), event: JSON.parse(row.event) as UsageEvent };
   }
 
-  /** @param park takes a row that storage does not */
-  save(park: (row: JournalDbRow, error: unknown) => void): void {
+  /** @param park takes a row that storage does not; without it such a row fails the transaction */
+  save(park: (row: JournalDbRow, error: unknown) => void = fail): void {
     for (const row of this.#unsaved) {
       try {
         this.#sql.appendJournal(row);
@@ -94,6 +94,10 @@ export class GateJournal {
   get floorMs(): number {
     return this.#clock.floorMs;
   }
+}
+
+function fail(_: JournalDbRow, error: unknown): never {
+  throw error;
 }
 
 export const journalRowOf = (row: JournalDbRow): JournalRow => ({

@@ -103,7 +103,7 @@ describe("what a call costs its gate", () => {
       expect(calls.written).toBeLessThanOrEqual(first.calls.written + 5);
       expect(start.read).toBeLessThanOrEqual(first.start.read + 2);
     }
-  });
+  }, 60_000);
 
   it("is as much for sealing, whatever waits to be sealed", async () => {
     const perRow: number[] = [];

@@ -141,7 +141,7 @@ export class SimulatedGate {
     };
     return {
       setAlarm,
-      transactionSync: (work: () => void) => this.transaction(work),
+      transactionSync: (work: () => void) => isCurrent() && this.transaction(work), // a life that is over writes nothing
     } as unknown as DurableObjectStorage;
   }
 

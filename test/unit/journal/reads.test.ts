@@ -120,7 +120,7 @@ describe("pages of decisions", () => {
         expect(new Set(seqs).size).toBe(seqs.length);
         expect(seqs.filter((seq) => !expected.includes(seq) && known.has(seq))).toEqual([]);
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   }, 120_000);
 
@@ -193,7 +193,7 @@ describe("sums of the journal", () => {
         const events = inTime().length;
         expect(sums).toEqual({ events, priceMicrodollars: events * 11, costMicrodollars: events * 3 });
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   }, 120_000);
 
