@@ -3,11 +3,14 @@ import { SEGMENT_AGE_MS, SEGMENT_ROWS } from "./segments";
 import type { Statements } from "./tenant-gate-statements";
 
 /** What a gate does by itself. Each is idempotent and looks for itself at what there is to do. */
-export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment" | "purge";
+export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment" | "purge" | "sweep";
 
 /** Work that a crash cut off is taken up again this long after its start. */
 const RESUME_MS = 60_000;
 const RESUME = "resume";
+
+/** Whoever calls models may have its answers stored: what is beyond its time is looked for at most this late. */
+const SWEEP_MS = 24 * 60 * 60 * 1000;
 
 /** Usage reaches the ledger at most this late. */
 const ROLLUP_MS = 60_000;
@@ -49,6 +52,7 @@ export class GateUpkeep {
   /** A record was appended: it must reach the ledger, and one day a segment. */
   afterRecord(nowMs: number): void {
     this.keepPromise("rollup", nowMs + ROLLUP_MS);
+    this.keepPromise("sweep", nowMs + SWEEP_MS);
     this.#tailRows++;
     this.keepPromise("segment", this.#tailRows % SEGMENT_ROWS === 0 ? nowMs : nowMs + SEGMENT_AGE_MS);
   }

@@ -51,6 +51,10 @@ import { TenantStore } from "./tenant-store";
 
 /** Refusals of one second become one record each; see {@link RefusalTally}. */
 const TALLY_MS = 1_000;
+/** After the data key was asked for, what is beyond its time is looked for this late; one look follows another after
+ * the pause at least. */
+const SWEEP_AFTER_KEY_MS = 60 * 60 * 1000;
+const SWEEP_PAUSE_MS = 30_000;
 /** Models of one look at the limits. */
 const MAX_MODELS = 1_000;
 
@@ -108,6 +112,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         purge: () => this.#runPurge(),
         rollup: () => this.#flushUsage(),
         segment: async () => void (await this.#segments.sealOldest(Date.now())),
+        sweep: () => this.#sweep(),
       });
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
       this.#admissions = new GateAdmissions(this.#book, {
@@ -211,7 +216,11 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async dataKey(): Promise<WrappedKey | null> {
-      return this.#store.hasDataKey ? this.#store.dataKey : null;
+      if (!this.#store.hasDataKey) return null;
+      // Whoever asks is about to store something, or to read it: some day it is to be removed.
+      this.#upkeep.keepPromise("sweep", Date.now() + SWEEP_AFTER_KEY_MS);
+      await this.#commit.durable();
+      return this.#store.dataKey;
     }
 
     async limits(models: readonly string[]): Promise<LimitsReply | null> {
@@ -428,6 +437,14 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         );
         this.#sql.removeOutbox(last.seq);
       }
+    }
+
+    async #sweep(): Promise<void> {
+      const { policy } = this.#store;
+      if (!policy || policy.status === "purged") return;
+      const nowMs = Date.now();
+      const nextMs = await this.#ports.sweep(this.#home, nowMs, policy.retentionDays * 86_400_000);
+      this.#upkeep.keepPromise("sweep", nextMs === undefined ? undefined : Math.max(nextMs, nowMs + SWEEP_PAUSE_MS));
     }
 
     async #runPurge(): Promise<void> {
