@@ -115,7 +115,7 @@ export function giveBackRoom(
   const named = endUsers.filter((endUser) => endUser !== TENANT);
   const given = [undefined, ...named].map((endUser) => {
     const where = (endUser === undefined ? ended : and(ended, eq(rows.endUser, endUser))) as SQL;
-    return data.update(
+    return all.update(
       table,
       {
         objects: atLeastZero(sql`${table.objects} - ${all.rowsOf(rows, where)}`),

@@ -81,7 +81,9 @@ describe("the store registry", () => {
       }
       // Not by its door: it would be done and gone before it is counted.
       await runInDurableObject(env.BACKGROUND_RUNS.getByName(`global/${ada.tenantId}`), (_, state) => {
-        state.storage.sql.exec("insert into run values ('resp_1', 0, '{}', 0)");
+        state.storage.sql.exec(
+          "insert into run (id, created_at, task, begun, begin_at) values ('resp_1', 0, '{}', 0, 9e15)",
+        );
       });
       const counts = (tenant: typeof ada.tenant) => Promise.all(registry.map((store) => store.count(tenant)));
       const before = await counts(bob.tenant);
