@@ -73,7 +73,7 @@ export async function finishUpload(
   nowMs: number,
 ): Promise<boolean> {
   const { file } = data.tables;
-  const done = `${change}/ready`;
+  const done = crypto.randomUUID(); // another call's change is not this one's, though both finish one upload
   const set = { ...finished, state: "ready" as const, deletedAtMs: null, sweepAtMs: null, change: done };
   const isOurs = and(eq(file.id, id), eq(file.change, change), eq(file.state, "uploading")) as SQL;
   const [rows] = await data.batch([

@@ -89,7 +89,7 @@ export async function uploadFile(
       ...{ createdAtMs: nowMs, updatedAtMs: nowMs, deletedAtMs: null, sweepAtMs: null, change: upload.change },
     };
   } catch (error) {
-    await removeFiles(ports, tenant, [upload], "uploading").catch(() => {}); // maintenance comes by
+    await removeFiles(ports, tenant, [upload], { from: "uploading", nowMs: Date.now() }).catch(() => {}); // maintenance comes by
     throw error;
   }
 }
@@ -144,7 +144,7 @@ export async function fileContent(
  */
 export async function deleteFile(ports: FilePorts, tenant: TenantContext, id: string): Promise<void> {
   const row = await retrieveFile(ports, tenant, id);
-  if ((await removeFiles(ports, tenant, [row], "ready")) === 0) notFound(id);
+  if ((await removeFiles(ports, tenant, [row], { from: "ready", nowMs: Date.now() })) === 0) notFound(id);
 }
 
 async function* watched(

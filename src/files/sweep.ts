@@ -36,25 +36,31 @@ export async function removeFiles(
   ports: SweepPorts,
   tenant: TenantContext,
   files: readonly Removable[],
-  from: "ready" | "uploading",
+  { from, nowMs }: { readonly from: "ready" | "uploading"; readonly nowMs: number },
 ): Promise<number> {
+  if (files.length === 0) return 0;
   const change = crypto.randomUUID();
-  const marked = await markRemoving(ports.data(tenant), files, { from, change, nowMs: Date.now() });
-  if (marked === files.length) await removeBytes(ports, tenant, files);
+  const marked = await markRemoving(ports.data(tenant), files, { from, change, nowMs });
+  if (marked === files.length) await removeBytes(ports, tenant, files, nowMs);
   return marked; // of some, somebody else has decided meanwhile: maintenance finds those that are marked
 }
 
 /** @returns whether the bytes are gone; where not, maintenance comes back for them */
-async function removeBytes(ports: SweepPorts, tenant: TenantContext, files: readonly Removable[]): Promise<boolean> {
+async function removeBytes(
+  ports: SweepPorts,
+  tenant: TenantContext,
+  files: readonly Removable[],
+  nowMs: number,
+): Promise<boolean> {
   const ids = files.map(({ id }) => id);
   const data = ports.data(tenant);
   try {
     await ports.files.remove(tenant, ids);
-    await markRemoved(data, ids, Date.now());
+    await markRemoved(data, ids, nowMs);
     return true;
   } catch (error) {
     console.error(JSON.stringify({ event: "file_bytes_not_removed", files: ids.length, reason: String(error) }));
-    await postponeRemoval(data, ids, Date.now() + RETRY_MS).catch(() => {}); // due already, then
+    await postponeRemoval(data, ids, nowMs + RETRY_MS).catch(() => {}); // due already, then
     return false;
   }
 }
@@ -68,7 +74,7 @@ export async function sweepExpiredFiles(
   let removed = 0;
   for (let batch = 0; batch < MAX_BATCHES; batch++) {
     const expired = await expiredFiles(ports.data(tenant), nowMs, MAX_SWEPT_ROWS);
-    removed += await removeFiles(ports, tenant, expired, "ready");
+    removed += await removeFiles(ports, tenant, expired, { from: "ready", nowMs });
     if (expired.length < MAX_SWEPT_ROWS) return { removed, isDone: true };
   }
   return { removed, isDone: false };
@@ -90,14 +96,15 @@ export async function sweepFiles(
   const isSwept = await inBatches(async () => {
     const due = await filesToSweep(data, nowMs, MAX_SWEPT_ROWS);
     const abandoned = due.filter(({ state }) => state === "uploading");
-    await removeFiles(ports, tenant, abandoned, "uploading");
+    await removeFiles(ports, tenant, abandoned, { from: "uploading", nowMs });
     const removing = due.filter(({ state }) => state === "removing");
-    if (removing.length > 0) await removeBytes(ports, tenant, removing);
+    if (removing.length > 0) await removeBytes(ports, tenant, removing, nowMs);
     return due.length;
   });
   const isForgotten = await inBatches(async () => {
     const ids = await forgettableFiles(data, nowMs - retentionMs, MAX_SWEPT_ROWS);
     // Once more before nobody knows of them: earlier versions, and uploads that came late, may have left something.
+    if (ids.length === 0) return 0;
     await ports.files.remove(tenant, ids);
     await forgetFiles(data, ids);
     return ids.length;

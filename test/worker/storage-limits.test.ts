@@ -181,13 +181,12 @@ describe.each(PLACES)("a file in $place", (place) => {
     await beginUpload(data, upload("1"), QUOTA, NOW);
     await finishUpload(data, upload("1"), { ...FINISHED, bytes: 100 }, NOW);
     bytes.failures = failures;
-    expect(await removeFiles(ports, context, [{ id: "1", endUser: "" }], "ready")).toBe(1);
+    expect(await removeFiles(ports, context, [{ id: "1", endUser: "" }], { from: "ready", nowMs: NOW })).toBe(1);
     expect(await findFile(data, everybody, "1")).toBeUndefined();
     expect(await used(data, "file")).toMatchObject({ tenant: [0, 0] }); // whether its bytes are gone or not
     for (let tries = 0; tries < failures; tries++) {
       expect(bytes.held.has("1")).toBe(true);
-      // The rows's own clock: what failed is due a little later.
-      await sweepFiles(ports, context, Date.now() + (tries + 1) * 600_000, 400 * 365 * DAY_MS);
+      await sweepFiles(ports, context, NOW + (tries + 1) * 300_000, DAY_MS); // it is due a little later
     }
     expect(bytes.held.has("1")).toBe(false);
     expect(await stateOf(data, "1")).toBe("removed");
@@ -202,7 +201,7 @@ describe.each(PLACES)("a file in $place", (place) => {
     bytes.held.add("1"); // and here its Worker ended
     expect(await sweepFiles(ports, context, NOW + 49, DAY_MS)).toBe(NOW + 50);
     expect(bytes.held.has("1")).toBe(true);
-    await sweepFiles(ports, context, NOW + 50, 400 * 365 * DAY_MS);
+    await sweepFiles(ports, context, NOW + 50, DAY_MS);
     expect(bytes.held.has("1")).toBe(false);
     expect(await finishUpload(data, upload("1"), { ...FINISHED, bytes: 1 }, NOW)).toBe(false);
     expect(await used(data, "file")).toMatchObject({ tenant: [0, 0] });
@@ -225,7 +224,7 @@ describe.each(PLACES)("a file in $place", (place) => {
       data.withDeleted().update(data.tables.file, { deletedAtMs: 1 }, and(eq(data.tables.file.id, "1")) as SQL),
     ]);
     bytes.failures = 1;
-    const late = Date.now() + 10 * DAY_MS;
+    const late = NOW + 10 * DAY_MS;
     await sweepFiles(ports, context, late, DAY_MS).catch(() => {});
     expect(await stateOf(data, "1")).toBe("removing");
     await sweepFiles(ports, context, late + DAY_MS, DAY_MS);

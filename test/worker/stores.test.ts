@@ -46,6 +46,7 @@ async function busyTenant(isolation: "pool" | "silo") {
   const data = configFrom(env).databases.of(tenant);
   await data.batch([data.insert(data.tables.artifact, rowOf("artifact", "a stored answer", "x") as never)]);
   await data.batch([data.insert(data.tables.file, rowOf("file", "file-1", "x") as never)]);
+  await data.batch([data.insert(data.tables.storageUse, rowOf("storageUse", "file", "x") as never)]);
   await env.ARTIFACTS.put(`global/${fresh.tenantId}/files/v1/file-1`, "x");
   const digests = { key: "a".repeat(64), body: "b".repeat(64) };
   const store = env.IDEMPOTENCY_STORE.getByName(`global/${fresh.tenantId}`);
