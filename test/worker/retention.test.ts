@@ -133,7 +133,16 @@ describe("an archived tenant", () => {
     await fresh.finish("r1");
     await fresh.change({ type: "archive_tenant" });
     const bystander = await freshGate();
+    const objectsOf = async ({ tenantId }: Fresh) => {
+      const page = await env.ARTIFACTS.list({ prefix: `global/${tenantId}/` });
+      return page.objects.map(({ key }) => key);
+    };
+    for (const { tenantId } of [fresh, bystander])
+      for (const key of ["files/v1/file-1", "files/v1/file-2", "journal/v1/1"])
+        await env.ARTIFACTS.put(`global/${tenantId}/${key}`, "x");
     await daysLater(fresh, 31);
+    expect(await objectsOf(fresh)).toEqual([]);
+    expect(await objectsOf(bystander)).toHaveLength(3);
     for (const store of storeRegistry(env)) {
       const count = await store.count(tenantOf(fresh)).catch(() => store.count(tenantOf(fresh)));
       if (store.owner === "tenant") expect(count, store.name).toBe(0);
