@@ -114,6 +114,17 @@ describe("a deleted service account", () => {
   });
 });
 
+describe("what a tenant stores", () => {
+  it("is kept for 30 days, or as long as the operator says, whatever the retention of what is deleted is", async () => {
+    const fresh = await freshGate();
+    expect(await fresh.gate.policy()).toMatchObject({ retentionDays: 30, artifactDays: 30 });
+    await fresh.change({ type: "set_retention", artifactDays: 7 });
+    expect(await fresh.gate.policy()).toMatchObject({ retentionDays: 30, artifactDays: 7 });
+    await fresh.change({ type: "set_retention", retentionDays: 90 });
+    expect(await fresh.gate.policy()).toMatchObject({ retentionDays: 90, artifactDays: 7 });
+  });
+});
+
 describe("an archived tenant", () => {
   it("comes back with everything it had until its window ends", async () => {
     const fresh = await freshGate();
