@@ -144,6 +144,7 @@ export async function fileContent(
  */
 export async function deleteFile(ports: FilePorts, tenant: TenantContext, id: string): Promise<void> {
   const row = await retrieveFile(ports, tenant, id);
+  await dataKeyOf(ports, tenant); // the gate sees to it that a sweep follows, whatever becomes of the rest
   if ((await removeFiles(ports, tenant, [row], { from: "ready", nowMs: Date.now() })) === 0) notFound(id);
 }
 

@@ -106,6 +106,13 @@ export const mutations: readonly Mutation[] = [
     tests: SWEEP,
   },
   {
+    promise: "bytes of a deleted file are removed though no sweep was due",
+    file: "src/files/files.ts",
+    find: "  await dataKeyOf(ports, tenant); // the gate sees to it that a sweep follows, whatever becomes of the rest\n",
+    replace: "",
+    tests: SWEEP,
+  },
+  {
     promise: "stored answers are looked for after any call",
     file: "durable-objects/gate-upkeep.ts",
     find: '    this.keepPromise("sweep", nowMs + SWEEP_MS);',

@@ -2,7 +2,7 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import type { PolicySnapshot } from "../../src/core/policy";
-import { uploadFile } from "../../src/files/files";
+import { deleteFile, uploadFile } from "../../src/files/files";
 import { servicesOf } from "../../src/services";
 import { enterAsJob } from "../../src/tenancy/jobs";
 import { freshGate } from "./gate";
@@ -43,7 +43,7 @@ async function freshFiles() {
     await runDurableObjectAlarm(fresh.stub);
     return due;
   };
-  return { ...fresh, services, upload, objects, rows, used, alarm };
+  return { ...fresh, services, tenant, upload, objects, rows, used, alarm };
 }
 
 describe("what a tenant leaves behind", () => {
@@ -89,6 +89,24 @@ describe("what a tenant leaves behind", () => {
       expect(await rows()).toMatchObject([{ state: "removed" }]);
     },
   );
+
+  it("of a deleted file is removed by the alarm, though no sweep was due and object storage did not answer", async () => {
+    const { services, upload, objects, rows, alarm, tenantId, tenant, stub } = await freshFiles();
+    const { id } = await upload();
+    await runInDurableObject(stub, (_, { storage: { sql } }) => void sql.exec("update due set due_at = 1"));
+    await alarm();
+    const due = () =>
+      runInDurableObject(stub, (_, { storage: { sql } }) =>
+        sql.exec("select * from due where kind = 'sweep'").toArray(),
+      );
+    expect(await due()).toEqual([]); // a file for ever: nothing to do
+    const files = { ...services.files, remove: () => Promise.reject(new Error("object storage is away")) };
+    await deleteFile({ ...services, files }, tenant, id);
+    expect([await objects(), await rows()]).toMatchObject([1, [{ state: "removing" }]]);
+    await env.DB.prepare("update file set sweep_at = 1 where tenant_id = ?").bind(tenantId).run();
+    await alarm();
+    expect([await objects(), await rows()]).toMatchObject([0, [{ state: "removed" }]]);
+  });
 
   it("of an upload whose Worker ended behind the bytes is removed by the alarm, and its room is free", async () => {
     const { services, upload, objects, rows, used, alarm, tenantId } = await freshFiles();
