@@ -3,11 +3,13 @@ import type { JournalTail } from "./journal-tail";
 import type { Statements } from "./tenant-gate-statements";
 
 /** What a gate does by itself. Each is idempotent and looks for itself at what there is to do. */
-export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment" | "purge";
+export type UpkeepKind = "expire" | "outbox" | "rollup" | "segment" | "purge" | "sweep";
 
 /** Work that a crash cut off is taken up again this long after its start. */
 const RESUME_MS = 60_000;
 const RESUME = "resume";
+/** Whoever calls models may have its answers stored: what is beyond its time is looked for at most this late. */
+const SWEEP_MS = 24 * 60 * 60 * 1000;
 /** Usage reaches the ledger at most this late. */
 const ROLLUP_MS = 60_000;
 /** An alarm waits this long for its work, so that one database that does not answer holds up nothing else. */
@@ -55,6 +57,7 @@ export class GateUpkeep {
   /** A record was appended: it must reach the ledger, and one day a segment. */
   afterRecord(nowMs: number): void {
     this.keepPromise("rollup", nowMs + ROLLUP_MS);
+    this.keepPromise("sweep", nowMs + SWEEP_MS);
     this.keepPromise("segment", this.#deps.tail.dueMs(nowMs));
   }
 

@@ -49,7 +49,14 @@ export interface Change {
     readonly details: Readonly<Record<string, unknown>>;
   };
 }
-export type RefusedChange = "not_found" | "archived" | "exists" | "not_empty" | "not_deleted" | "parent_deleted";
+export type RefusedChange =
+  | "not_found"
+  | "archived"
+  | "exists"
+  | "not_empty"
+  | "not_deleted"
+  | "parent_deleted"
+  | "too_many";
 export type Decided = Change | { readonly refused: RefusedChange };
 
 export function withoutUndefined<T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } {

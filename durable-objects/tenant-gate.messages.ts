@@ -259,7 +259,11 @@ export const ChangeCommand = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("archive_tenant") }),
   z.strictObject({ type: z.literal("restore_tenant") }),
   z.strictObject({ type: z.literal("set_isolation"), isolation: z.enum(ISOLATIONS) }),
-  z.strictObject({ type: z.literal("set_retention"), retentionDays: z.int().min(1).max(3_650) }),
+  z.strictObject({
+    type: z.literal("set_retention"),
+    retentionDays: z.int().min(1).max(3_650).optional(),
+    artifactDays: z.int().min(1).max(3_650).optional(),
+  }),
   z.strictObject({ type: z.literal("set_data_retention"), dataRetention: z.enum(DATA_RETENTIONS) }),
   z.strictObject({ type: z.literal("suspend_tenant") }),
   z.strictObject({ type: z.literal("resume_tenant") }),

@@ -45,6 +45,10 @@ import { migrate, type Statements, statements } from "./tenant-gate-statements";
 import { TenantStore } from "./tenant-store";
 import { flushUsage } from "./usage-flush";
 
+/** After the data key was asked for, what is beyond its time is looked for this late. */
+const SWEEP_AFTER_KEY_MS = 60 * 60 * 1000;
+/** One look follows another after this pause at least. */
+const SWEEP_PAUSE_MS = 30_000;
 /** Models of one look at the limits. */
 const MAX_MODELS = 1_000;
 
@@ -107,6 +111,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         purge: () => this.#runPurge(),
         rollup: () => this.#flushUsage(),
         segment: () => this.#sealJournal(),
+        sweep: () => this.#sweep(),
       };
       this.#upkeep = new GateUpkeep({ storage: ctx.storage, sql: this.#sql, tail, work }, Date.now());
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
@@ -201,7 +206,11 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async dataKey(): Promise<WrappedKey | null> {
-      return this.#store.hasDataKey ? this.#store.dataKey : null;
+      if (!this.#store.hasDataKey) return null;
+      // Whoever asks is about to store something, or to read it: some day it is to be removed.
+      this.#upkeep.keepPromise("sweep", Date.now() + SWEEP_AFTER_KEY_MS);
+      await this.#commit.durable();
+      return this.#store.dataKey;
     }
 
     async limits(models: readonly string[]): Promise<LimitsReply | null> {
@@ -283,6 +292,14 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         );
         this.#sql.removeOutbox(last.seq);
       }
+    }
+
+    async #sweep(): Promise<void> {
+      const { policy } = this.#store;
+      if (!policy || policy.status === "purged") return;
+      const nowMs = Date.now();
+      const nextMs = await this.#ports.sweep(this.#home, nowMs, policy.retentionDays * 86_400_000);
+      this.#upkeep.keepPromise("sweep", nextMs === undefined ? undefined : Math.max(nextMs, nowMs + SWEEP_PAUSE_MS));
     }
 
     async #runPurge(): Promise<void> {

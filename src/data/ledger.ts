@@ -57,7 +57,7 @@ export function ledger(stores: {
           updatedAtMs: nowMs,
         };
         // Absolute numbers that only grow: an earlier write that arrives late must not take them back.
-        return platform.upsert(usageRollup, key, row, usageRollup.requests);
+        return platform.upsert(usageRollup, key, row, { grows: usageRollup.requests });
       });
       await inBatches(platform, rows);
       const own = stores.data(tenant);

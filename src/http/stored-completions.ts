@@ -1,5 +1,6 @@
 import { z } from "zod";
 import {
+  type ArtifactOwner,
   type ArtifactRow,
   deleteArtifact,
   keep,
@@ -8,8 +9,6 @@ import {
   retrieveArtifact,
 } from "../artifacts/artifacts";
 import { ApiError } from "../errors";
-import type { TenantContext } from "../tenancy/context";
-import type { TenancyPorts } from "../tenancy/ports";
 import type { WireCompletion } from "./chat-reply";
 import type { StoredRequest } from "./chat-request";
 import type { AppContext, Handler } from "./handler";
@@ -22,14 +21,13 @@ const KIND = "chat.completion";
 
 /** Before its caller has the end of it. */
 export async function storeCompletion(
-  ports: TenancyPorts,
-  tenant: TenantContext,
+  { services, tenant, policy }: ArtifactOwner,
   completion: WireCompletion,
   { messages, metadata, settings }: StoredRequest,
 ): Promise<void> {
   const { id, model } = completion;
   const row = { id, kind: KIND, model, metadata, input: messages, output: { ...settings, ...completion } } as const;
-  await keep(ports, tenant, { ...row, rootId: id, createdAtMs: Date.now() });
+  await keep({ services, tenant, policy }, { ...row, rootId: id, createdAtMs: Date.now() });
 }
 
 const ListQuery = z.looseObject({

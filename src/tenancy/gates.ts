@@ -133,6 +133,10 @@ export async function changeTenant(
       throw new ApiError("conflict", "An object with this id exists already.");
     case "not_empty":
       throw new ApiError("conflict", "This project already has accounts or keys; its isolation can no longer be set.");
+    case "too_many": {
+      const message = "This project has as many service accounts or keys as one can have, deleted ones included.";
+      throw new ApiError("storage_quota_exceeded", message, { headers: { "x-should-retry": "false" } });
+    }
     case "not_deleted":
       throw new ApiError("conflict", "There is nothing to restore: this object is not deleted.");
     case "parent_deleted":

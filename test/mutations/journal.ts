@@ -465,7 +465,7 @@ export const mutations: readonly Mutation[] = [
   ...of("src/data/ledger.ts", LEDGER, [
     [
       "a late write takes nothing back",
-      "platform.upsert(usageRollup, key, row, usageRollup.requests)",
+      "platform.upsert(usageRollup, key, row, { grows: usageRollup.requests })",
       "platform.upsert(usageRollup, key, row)",
     ],
     ["usage of each end user is a row of its own", "endUser: hour.endUser ?? NOBODY,", "endUser: NOBODY,"],

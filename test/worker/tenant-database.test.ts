@@ -98,7 +98,15 @@ describe("a tenant's own database", () => {
       state.storage.sql.exec("drop table api_key");
       state.storage.sql.exec("alter table project rename to kept");
       for (const { name } of MIGRATIONS) state.storage.sql.exec("delete from migration where name = ?", name);
-      for (const table of ["service_account", "audit_log", "usage_rollup", "journal_segment", "artifact", "file"]) {
+      for (const table of [
+        "service_account",
+        "audit_log",
+        "usage_rollup",
+        "journal_segment",
+        "artifact",
+        "file",
+        "storage_use",
+      ]) {
         state.storage.sql.exec(`drop table ${table}`);
       }
       state.storage.sql.exec("drop index project_by_creation");

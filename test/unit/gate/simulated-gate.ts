@@ -122,7 +122,7 @@ export class SimulatedGate {
       await commit.durable();
     };
     const nothing = async () => {};
-    const work = { expire, outbox: nothing, purge: nothing, rollup: nothing, segment: nothing };
+    const work = { expire, outbox: nothing, purge: nothing, rollup: nothing, segment: nothing, sweep: nothing };
     const storage = this.storage(isCurrent, () => upkeep.runDue(Date.now()));
     const upkeep: GateUpkeep = new GateUpkeep({ storage, sql, tail, work }, Date.now());
     upkeep.keepPromise("expire", book.nextHoldExpiryMs());

@@ -29,6 +29,7 @@ class TestUpkeep {
       rollup: work("rollup"),
       segment: work("segment"),
       purge: work("purge"),
+      sweep: work("sweep"),
     };
     this.upkeep = new GateUpkeep({ storage, sql, tail, work: kinds }, Date.now());
     return this.upkeep;
