@@ -65,8 +65,12 @@ function promptOf(request: ModelRequest, model: Model): Prompt {
   const parts = messages.flatMap(({ content }) => (Array.isArray(content) ? (content as ContentPart[]) : []));
   const images = parts.reduce((sum, part) => sum + imageTokens(part, model), 0);
   const templates = (1 + messages.length + tools.length) * TEMPLATE_TOKENS;
-  const others = [...tools, ...(responseFormat ? [responseFormat] : [])].map(written);
-  return { texts: [...messages.flatMap(textsOf), ...others].map(once), moreTokens: templates + images };
+  const others = [...tools, ...(responseFormat ? [responseFormat] : [])].map(writtenOut);
+  const indents = others.reduce((sum, other) => sum + other.indents, 0);
+  return {
+    texts: [...messages.flatMap(textsOf), ...others.map(({ text }) => text)].map(once),
+    moreTokens: templates + images + indents,
+  };
 }
 
 function textsOf({ role: _, content, ...rest }: ChatMessage): string[] {
@@ -84,7 +88,32 @@ function imageTokens(part: ContentPart, model: Model): number {
 }
 
 /** Templates write objects out as JSON, some of them with indents. */
-const written = (value: unknown): string => JSON.stringify(value, null, 4);
+const written = (value: unknown): string => writtenOut(value).text;
+
+/** Indents of an ordinary object, in times of its other characters, at most. */
+const ORDINARY_INDENTS = 3;
+
+/**
+ * Nested so deep that a small body would ask for very much text, an object is written without its indents: a token for
+ * each character of them bounds what any tokenizer makes of them.
+ */
+function writtenOut(value: unknown): { readonly text: string; readonly indents: number } {
+  const plain = JSON.stringify(value);
+  const indents = indentsOf(value, 1);
+  return indents > ORDINARY_INDENTS * plain.length
+    ? { text: plain, indents }
+    : { text: JSON.stringify(value, null, 4), indents: 0 };
+}
+
+/** Line ends and indents of four, in characters. */
+function indentsOf(value: unknown, depth: number): number {
+  if (typeof value !== "object" || value === null) return 0;
+  let sum = 4 * depth - 3; // before its end
+  const each = 1 + 4 * depth;
+  if (Array.isArray(value)) for (const inner of value) sum += each + indentsOf(inner, depth + 1);
+  else for (const key in value) sum += each + indentsOf((value as Record<string, unknown>)[key], depth + 1);
+  return sum;
+}
 
 /** Each input is read with the instructions and the labels. */
 function classificationPrompt({ inputs, labels, instructions = "" }: Classification): Prompt {

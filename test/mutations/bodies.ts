@@ -300,13 +300,6 @@ export const mutations: readonly Mutation[] = [
     tests: [GRAMMAR],
   },
   {
-    promise: "a bound that no reply reaches costs no states",
-    file: "local-ai/json-frames.ts",
-    find: "most > LONGEST ? Number.POSITIVE_INFINITY : most",
-    replace: "most",
-    tests: [GRAMMAR],
-  },
-  {
     promise: "a long piece of text is encoded as a short one is, at a cost in proportion",
     file: "local-ai/tokenizer.ts",
     find: "if (merge?.rank !== Math.floor(least / PLACES)) continue;",

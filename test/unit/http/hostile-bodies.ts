@@ -151,6 +151,10 @@ const SCHEMAS: Readonly<Record<string, (size: number) => string>> = {
   },
   "types of types": (size) => closed(`{"a":{"type":${listOf('"string"', size)}}}`, '["a"]'),
   "a $ref that is long": (size) => closed(`{"a":{"$ref":"#/$defs/${"a".repeat(size)}"}}`, '["a"]'),
+  "deep values beside it": (size) =>
+    closed('{"a":{"type":"string"}}', '["a"]').replace("{", `{"default":${listOf(deep("[", "", "]", 50), size)},`),
+  "deep objects beside it": (size) =>
+    closed('{"a":{"type":"string"}}', '["a"]').replace("{", `{"default":${listOf(deep('{"a":', "0", "}", 50), size)},`),
   "objects in objects": (size) => {
     const inner = (levels: number): string =>
       levels === 0 ? '{"type":"string"}' : closed(`{"a":${inner(levels - 1)},"b":${inner(levels - 1)}}`, '["a","b"]');
