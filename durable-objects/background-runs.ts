@@ -1,5 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import { type BackgroundRunsRpc, type BackgroundTask, StartRequest } from "./background-runs.messages";
+import { eraseObject } from "./erasure";
 
 const SCHEMA = `create table if not exists run (id text primary key, created_at integer not null, task text not null,
   begun integer not null) without rowid`;
@@ -62,8 +63,7 @@ export const backgroundRuns = (portsOf: (env: object) => BackgroundPorts) =>
 
     async erase(): Promise<void> {
       for (const { abort } of this.#running.values()) abort.abort();
-      await this.ctx.storage.deleteAll();
-      setTimeout(() => this.ctx.abort("erased"), 0);
+      await eraseObject(this.ctx);
     }
 
     /** Works until nothing is left, or for its turn. */

@@ -59,12 +59,19 @@ export class GateUpkeep {
     await this.#run(kind, 0, Date.now());
   }
 
+  /** Does the work now, behind what of its kind is under way. @throws what the work throws */
+  async runNow(kind: UpkeepKind): Promise<void> {
+    await this.#inTurn(kind);
+  }
+
   async runDue(nowMs: number): Promise<void> {
     this.#alarmAtMs = undefined;
     for (const row of this.#due.takeDue(nowMs)) {
       const kind = (row.kind === RESUME ? row.id : row.kind) as UpkeepKind;
+      if (this.#isStopped) return;
       await this.#run(kind, row.attempt, nowMs);
     }
+    if (this.#isStopped) return; // there are no tables any more
     this.#storage.transactionSync(() => this.save());
     this.#schedule();
   }
@@ -83,10 +90,15 @@ export class GateUpkeep {
   }
 
   /** Runs of one kind follow each other: a later one sees what the earlier one came too early for. */
-  async #run(kind: UpkeepKind, attempt: number, nowMs: number): Promise<void> {
+  #inTurn(kind: UpkeepKind): Promise<void> {
     const before = this.#running.get(kind) ?? Promise.resolve();
     const run = before.catch(() => {}).then(() => this.#work[kind]());
     this.#running.set(kind, run);
+    return run;
+  }
+
+  async #run(kind: UpkeepKind, attempt: number, nowMs: number): Promise<void> {
+    const run = this.#inTurn(kind);
     // Its own row is taken; until the work is done this one stands for it, so that a crash forgets nothing.
     this.#due.put({ kind: RESUME, id: kind, dueAtMs: nowMs + RESUME_MS, attempt });
     this.#schedule();

@@ -1,4 +1,5 @@
 import { DurableObject } from "cloudflare:workers";
+import { eraseObject } from "./erasure";
 import { type ClaimReply, ClaimRequest, type IdempotencyStoreRpc, KeepRequest } from "./idempotency-store.messages";
 
 const SCHEMA = `
@@ -83,9 +84,7 @@ export class IdempotencyStore extends DurableObject<object> implements Idempoten
   }
 
   async erase(): Promise<void> {
-    await this.ctx.storage.deleteAll();
-    // Memory still knows; the next call finds an object that was never made.
-    setTimeout(() => this.ctx.abort("erased"), 0);
+    await eraseObject(this.ctx);
   }
 
   /** Forgets what is over. */

@@ -16,6 +16,7 @@ import {
 import { admissionOf, factsOf, ratesOf, refusedByPlan } from "./admission";
 import { copiesOf, decideChange } from "./changes";
 import { readDecisions } from "./decision-reader";
+import { eraseObject } from "./erasure";
 import { GateAdmissions } from "./gate-admissions";
 import { GatePurge } from "./gate-purge";
 import { GateUpkeep } from "./gate-upkeep";
@@ -118,8 +119,8 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         home: () => this.#home,
         transaction,
         flush: async () => {
-          await this.#flushOutbox();
-          await this.#flushUsage();
+          await this.#upkeep.runNow("outbox");
+          await this.#upkeep.runNow("rollup");
         },
         erase: () => this.erase(),
       });
@@ -249,9 +250,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async erase(): Promise<void> {
       this.#upkeep.stop();
-      await this.ctx.storage.deleteAll();
-      // Memory still knows; the next call finds an object that was never made.
-      setTimeout(() => this.ctx.abort("erased"), 0);
+      await eraseObject(this.ctx);
     }
 
     override async alarm(): Promise<void> {
