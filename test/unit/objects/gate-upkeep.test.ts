@@ -52,7 +52,14 @@ describe("the last work of a kind, before a tenant is erased", () => {
 });
 
 describe("a gate that was erased by its own alarm", () => {
-  it("does nothing of what else was due, writes nothing and sets no alarm", async () => {
+  it("writes nothing", async () => {
+    const { upkeep, seen } = upkeepOf({ purge: async () => upkeep.stop() });
+    upkeep.keepPromise("purge", 1);
+    await upkeep.runDue(10);
+    expect(seen.transactions).toBe(0);
+  });
+
+  it("does nothing of what else was due, and sets no alarm", async () => {
     const done: string[] = [];
     const { upkeep, seen } = upkeepOf({
       purge: async () => upkeep.stop(),
@@ -62,7 +69,7 @@ describe("a gate that was erased by its own alarm", () => {
     upkeep.keepPromise("segment", 2);
     const before = seen.alarms.length;
     await upkeep.runDue(10);
-    expect({ done, transactions: seen.transactions }).toEqual({ done: [], transactions: 0 });
+    expect(done).toEqual([]);
     expect(seen.alarms.slice(before + 1)).toEqual([]); // the one for the case that a crash cuts the purge off
   });
 });
