@@ -77,10 +77,10 @@ async function work(tree) {
 /** One mutation on a copy of the tree, which is afterwards as it was. */
 async function tryOut(tree, mutation) {
   const path = join(tree, mutation.file);
-  const missing = [mutation.file, ...mutation.tests].find((file) => !fs.existsSync(join(ROOT, file)));
+  const missing = [mutation.file, ...mutation.tests].find((file) => !fs.existsSync(join(tree, file)));
   if (missing) return { outcome: "stale", detail: `${missing} does not exist` };
   if (mutation.tests.length === 0) return { outcome: "invalid", detail: "it names no tests" };
-  const original = fs.readFileSync(join(ROOT, mutation.file), "utf8");
+  const original = fs.readFileSync(path, "utf8");
   const applied = applyMutation(original, mutation);
   if ("stale" in applied) return { outcome: "stale", detail: applied.stale };
   const syntaxError = await syntaxErrorOf(mutation.file, applied.text);
