@@ -51,7 +51,10 @@ const startedAtMs = Date.now();
 let done = 0;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => stop(130));
 
-const queue = [...pending].sort((one, other) => testsOf(one).localeCompare(testsOf(other)));
+// Fast ones first, and those of one set of tests together.
+const queue = [...pending].sort(
+  (one, other) => costOf(one) - costOf(other) || testsOf(one).localeCompare(testsOf(other)),
+);
 await Promise.all(Array.from({ length: Math.min(jobs, queue.length) }, (_, index) => work(makeCopy(index))));
 write();
 report();
@@ -205,6 +208,12 @@ function digestOf(mutation) {
 
 function testsOf(mutation) {
   return [...mutation.tests].sort().join(" ");
+}
+
+/** How long tests take, by what they need: nothing, workerd or a Postgres, the built platform. */
+function costOf({ tests }) {
+  const rank = (test) => (test.startsWith("test/e2e/") ? 2 : test.startsWith("test/unit/") ? 0 : 1);
+  return Math.max(0, ...tests.map(rank));
 }
 
 function readResults() {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { allocate } from "../../../src/core/cost-allocation";
+import { allocate, weightOf } from "../../../src/core/cost-allocation";
 
 const shares = fc
   .uniqueArray(fc.tuple(fc.string({ minLength: 1 }), fc.integer({ min: 0, max: 1e9 })), {
@@ -32,5 +32,11 @@ describe("a shared cost", () => {
         expect(new Map([...allocate(amount, turned)].sort())).toEqual(new Map([...allocate(amount, by)].sort()));
       }),
     );
+  });
+});
+
+describe("the weight of a call in a shared cost", () => {
+  it("counts an output token as twice an input token", () => {
+    expect(weightOf({ inputTokens: 7, outputTokens: 5 })).toBe(17);
   });
 });
