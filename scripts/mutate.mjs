@@ -8,9 +8,10 @@
 // Works on copies of the tree below .tenantry/mutate, never on the tree itself. What is done is kept at once, so a run
 // that was cut off goes on where it was. Writes bench/results/mutations.json and a section of docs/proof.md.
 import { ensureToolchain, fail, ROOT } from "./toolchain.mjs";
+import { copyTree } from "./tree-copy.mjs";
 
 await ensureToolchain();
-const { execFileSync, spawn } = await import("node:child_process");
+const { spawn } = await import("node:child_process");
 const { createHash } = await import("node:crypto");
 const { once } = await import("node:events");
 const fs = await import("node:fs");
@@ -55,7 +56,9 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => s
 const queue = [...pending].sort(
   (one, other) => costOf(one) - costOf(other) || testsOf(one).localeCompare(testsOf(other)),
 );
-await Promise.all(Array.from({ length: Math.min(jobs, queue.length) }, (_, index) => work(makeCopy(index))));
+await Promise.all(
+  Array.from({ length: Math.min(jobs, queue.length) }, (_, index) => work(copyTree(join(WORK, `tree-${index}`)))),
+);
 write();
 report();
 
@@ -150,26 +153,6 @@ function endGroup(child) {
 function stop(code) {
   for (const child of children) endGroup(child);
   process.exit(code);
-}
-
-/** A copy of what git knows or would know; dependencies are shared. */
-function makeCopy(index) {
-  const tree = join(WORK, `tree-${index}`);
-  fs.rmSync(tree, { recursive: true, force: true });
-  for (const file of listed()) {
-    const to = join(tree, file);
-    fs.mkdirSync(dirname(to), { recursive: true });
-    fs.copyFileSync(join(ROOT, file), to, fs.constants.COPYFILE_FICLONE);
-  }
-  fs.mkdirSync(join(tree, ".tenantry"), { recursive: true });
-  fs.symlinkSync(join(ROOT, "node_modules"), join(tree, "node_modules"), "junction");
-  return tree;
-}
-
-function listed() {
-  const args = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
-  const files = execFileSync("git", args, { cwd: ROOT, encoding: "utf8", maxBuffer: 64 * 1024 * 1024 });
-  return files.split("\0").filter((file) => file !== "" && fs.existsSync(join(ROOT, file)));
 }
 
 /** Vitest does not check types, so a text that does not even parse must be found here. */

@@ -40,3 +40,27 @@ describe("the weight of a call in a shared cost", () => {
     expect(weightOf({ inputTokens: 7, outputTokens: 5 })).toBe(17);
   });
 });
+
+describe("a cost that several share", () => {
+  const of = (amount: number, ...shares: [string, number][]) => Object.fromEntries(allocate(amount, new Map(shares)));
+
+  it("is nobody's where nobody took anything, and never that of one who took nothing", () => {
+    expect(of(10, ["a", 0], ["b", 0])).toEqual({ a: 0, b: 0 });
+    expect(of(10, ["a", 0], ["b", 3])).toEqual({ a: 0, b: 10 });
+    expect(of(2, ["a", 0], ["b", 3], ["c", 3], ["d", 3])).toMatchObject({ a: 0 });
+  });
+
+  it("gives what is left to the largest remainders, and of equal ones by name", () => {
+    expect(of(10, ["b", 1], ["a", 1], ["c", 1])).toEqual({ a: 4, b: 3, c: 3 });
+    expect(of(11, ["c", 1], ["b", 1], ["a", 1])).toEqual({ a: 4, b: 4, c: 3 });
+    expect(of(10, ["a", 10], ["b", 15], ["c", 16])).toEqual({ a: 2, b: 4, c: 4 });
+    expect(of(1, ["a", 1], ["b", 2])).toEqual({ a: 0, b: 1 });
+  });
+
+  it("is exact beyond what a number counts exactly", () => {
+    const amount = Number.MAX_SAFE_INTEGER;
+    const parts = of(amount, ["a", Number.MAX_SAFE_INTEGER], ["b", Number.MAX_SAFE_INTEGER - 2]);
+    expect(BigInt(parts.a ?? 0) + BigInt(parts.b ?? 0)).toBe(BigInt(amount));
+    expect((parts.a ?? 0) - (parts.b ?? 0)).toBe(1);
+  });
+});
