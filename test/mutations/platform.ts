@@ -426,7 +426,7 @@ export const mutations: readonly Mutation[] = [
     promise: "the guard lets no statement through that could reach another tenant",
     file: "src/data/statement-scope.ts",
     find: "if (places.length !== 1) refuse",
-    replace: "if (places.length < 1) refuse",
+    replace: "if (false) refuse",
     tests: ["test/unit/data/statement-guard.test.ts", "test/unit/data/guard-attack.test.ts"],
   },
   {

@@ -62,5 +62,22 @@ describe("a cost that several share", () => {
     const parts = of(amount, ["a", Number.MAX_SAFE_INTEGER], ["b", Number.MAX_SAFE_INTEGER - 2]);
     expect(BigInt(parts.a ?? 0) + BigInt(parts.b ?? 0)).toBe(BigInt(amount));
     expect((parts.a ?? 0) - (parts.b ?? 0)).toBe(1);
+    const large = fc.integer({ min: 2 ** 40, max: 2 ** 52 });
+    fc.assert(
+      fc.property(large, large, large, large, (amount, a, b, c) => {
+        const shares = { a, b, c };
+        const total = BigInt(a) + BigInt(b) + BigInt(c);
+        const divided = of(amount, ["a", a], ["b", b], ["c", c]);
+        // Those who were given more than their whole part have the largest remainders, all of it without a rounding.
+        const rests = (["a", "b", "c"] as const).map((name) => {
+          const product = BigInt(amount) * BigInt(shares[name]);
+          return { rest: product % total, more: BigInt(divided[name] ?? -1) - product / total };
+        });
+        expect(rests.every(({ more }) => more === 0n || more === 1n)).toBe(true);
+        for (const { rest } of rests.filter(({ more }) => more === 1n)) {
+          for (const other of rests.filter(({ more }) => more === 0n)) expect(rest >= other.rest).toBe(true);
+        }
+      }),
+    );
   });
 });
