@@ -228,8 +228,6 @@ describe("the guard refuses what reaches beyond the tenants' tables", () => {
     ["select value from json_tree(?)", /no table of a tenant|function of rows/],
     ["select name from pragma_database_list()", /function of rows/],
     ["select name from Project where Project.tenant_id = ?", /plain names|no table of a tenant/],
-    ["insert into project (tenant_id, id, tenant_id) values (?, 'x', 'of another')", /not SQL|tenant_id is not among/],
-    ["insert into project (id) values ('x')", /tenant_id is not among/],
     [`select load_extension(name) from project where ${OWN}`, /function load_extension/],
     [`select current_setting(name) from project where ${OWN}`, /function current_setting/],
     [`select set_config('app.tenant_id', name, true) from project where ${OWN}`, /function set_config/],
