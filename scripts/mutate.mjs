@@ -45,6 +45,7 @@ const pending = chosen.filter(({ digest }) => options.fresh || !known.has(digest
 if (chosen.length > pending.length)
   console.log(`${chosen.length - pending.length} are as they were when they were last run.`);
 
+removeLeftTrees();
 const controls = new Map();
 const secondsOf = new Map();
 const children = new Set();
@@ -57,7 +58,9 @@ const queue = [...pending].sort(
   (one, other) => costOf(one) - costOf(other) || testsOf(one).localeCompare(testsOf(other)),
 );
 await Promise.all(
-  Array.from({ length: Math.min(jobs, queue.length) }, (_, index) => work(copyTree(join(WORK, `tree-${index}`)))),
+  Array.from({ length: Math.min(jobs, queue.length) }, (_, index) =>
+    work(copyTree(join(WORK, `${process.pid}-${index}`))),
+  ),
 );
 write();
 report();
@@ -147,6 +150,17 @@ function endGroup(child) {
     process.kill(-child.pid, "SIGKILL");
   } catch {
     // nobody is left
+  }
+}
+
+/** Those of runs that were cut off; another run that is under way keeps its own. */
+function removeLeftTrees() {
+  for (const name of fs.existsSync(WORK) ? fs.readdirSync(WORK) : []) {
+    try {
+      process.kill(Number.parseInt(name, 10), 0);
+    } catch {
+      fs.rmSync(join(WORK, name), { recursive: true, force: true });
+    }
   }
 }
 
