@@ -9,6 +9,7 @@ import {
   BEGIN_AFTER_MS,
   StartRequest,
 } from "./background-runs.messages";
+import { eraseObject } from "./erasure";
 import type { PayloadSealing } from "./ports";
 
 /** Runs of one tenant at once; its own limits hold besides. */
@@ -117,8 +118,7 @@ export const backgroundRuns = (portsOf: (env: object) => BackgroundPorts) =>
 
     async erase(): Promise<void> {
       for (const { abort } of this.#running.values()) abort.abort();
-      await this.ctx.storage.deleteAll();
-      setTimeout(() => this.ctx.abort("erased"), 0);
+      await eraseObject(this.ctx);
     }
 
     /** Works until nothing is left, or for its turn. */

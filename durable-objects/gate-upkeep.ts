@@ -70,10 +70,19 @@ export class GateUpkeep {
     return this.#run(kind, 0, Date.now());
   }
 
-  /** Does what is due; work of different kinds does not wait for each other. */
+  /** Does the work now, behind what of its kind is under way. @throws what the work throws */
+  async runNow(kind: UpkeepKind): Promise<void> {
+    await this.#inTurn(kind);
+  }
+
+  /** Does what is due; work of different kinds does not wait for each other, but a purge leaves nothing to others. */
   async runDue(nowMs: number): Promise<void> {
     this.#alarmAtMs = undefined;
-    const runs = this.#due.takeDue(nowMs).map((row) => this.#run(kindOf(row), row.attempt, nowMs));
+    const due = this.#due.takeDue(nowMs);
+    const purge = due.find((row) => kindOf(row) === "purge");
+    const now = purge ? [purge] : due;
+    for (const row of due.filter((each) => !now.includes(each))) this.#due.put(row); // for the next alarm, at once
+    const runs = now.map((row) => this.#run(kindOf(row), row.attempt, nowMs));
     await within(Promise.all(runs), TURN_MS).catch(() => {});
     this.#saveNow();
     this.#schedule();
@@ -94,10 +103,15 @@ export class GateUpkeep {
   }
 
   /** Runs of one kind follow each other: a later one sees what the earlier one came too early for. */
-  async #run(kind: UpkeepKind, attempt: number, nowMs: number): Promise<boolean> {
+  #inTurn(kind: UpkeepKind): Promise<void> {
     const before = this.#running.get(kind) ?? Promise.resolve();
     const run = before.catch(() => {}).then(() => within(this.#deps.work[kind](), WORK_MS));
     this.#running.set(kind, run);
+    return run;
+  }
+
+  async #run(kind: UpkeepKind, attempt: number, nowMs: number): Promise<boolean> {
+    const run = this.#inTurn(kind);
     // Its own row is taken; until the work is done this one stands for it, so that a crash forgets nothing.
     this.#due.put({ kind: RESUME, id: kind, dueAtMs: nowMs + RESUME_MS, attempt });
     this.#schedule();

@@ -1,5 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
+import { eraseObject } from "./erasure";
 import {
   type ClaimReply,
   ClaimRequest,
@@ -112,9 +113,7 @@ export const idempotencyStore = (portsOf: (env: object) => IdempotencyPorts) =>
     }
 
     async erase(): Promise<void> {
-      await this.ctx.storage.deleteAll();
-      // Memory still knows; the next call finds an object that was never made.
-      setTimeout(() => this.ctx.abort("erased"), 0);
+      await eraseObject(this.ctx);
     }
 
     /** Forgets what is over. */

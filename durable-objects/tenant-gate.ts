@@ -6,6 +6,7 @@ import type { PolicySnapshot } from "../src/core/policy";
 import type { CallFacts } from "../src/core/records";
 import { copiesOf, decideChange } from "./changes";
 import { readDecisions } from "./decision-reader";
+import { eraseObject } from "./erasure";
 import { admissionStatements } from "./gate-admission-statements";
 import { GateAdmissions } from "./gate-admissions";
 import { GateCalls, type Principal, principalOf } from "./gate-calls";
@@ -136,8 +137,8 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
         home: () => this.#home,
         transaction: (work) => this.#changeStore(work),
         flush: async () => {
-          await this.#flushOutbox();
-          await this.#flushUsage();
+          await this.#upkeep.runNow("outbox");
+          await this.#upkeep.runNow("rollup");
         },
         erase: () => this.erase(),
       });
@@ -248,9 +249,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async erase(): Promise<void> {
       this.#upkeep.stop();
-      await this.ctx.storage.deleteAll();
-      // Memory still knows; the next call finds an object that was never made.
-      setTimeout(() => this.ctx.abort("erased"), 0);
+      await eraseObject(this.ctx);
     }
 
     override async alarm(): Promise<void> {

@@ -103,13 +103,13 @@ class Seen {
   }
 
   get roughTokens(): number {
-    return Math.ceil(this.#most / BYTES_PER_TOKEN);
+    return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
-  get #most(): number {
-    let most = 0;
-    for (const { count } of this.#choices.values()) most += count.most;
-    return most;
+  get #bytes(): number {
+    let bytes = 0;
+    for (const { count } of this.#choices.values()) bytes += count.bytes;
+    return bytes;
   }
 
   get usage(): CallUsage {
@@ -137,7 +137,8 @@ class Seen {
 
   #isBelievable({ promptTokens, completionTokens }: ProviderUsage): boolean {
     if (promptTokens === 0) return false;
-    if (this.#most > LONG_BYTES && completionTokens * BYTES_PER_BELIEVED_TOKEN >= this.#most) return true;
+    const bytes = this.#bytes;
+    if (bytes > LONG_BYTES && completionTokens * BYTES_PER_BELIEVED_TOKEN >= bytes) return true;
     return completionTokens >= Math.floor(this.#completionTokens * BELIEVED_SHARE);
   }
 }

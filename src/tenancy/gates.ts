@@ -2,6 +2,7 @@ import type { ChangeCommand, ChangeReply, TenantGateRpc } from "../../durable-ob
 import { objectName } from "../core/object-name";
 import { ApiError } from "../errors";
 import { assertMinted, type Region, type TenantContext, type TenantLocation } from "./context";
+import { acrossErasure } from "./erased-objects";
 import { newId } from "./ids";
 
 /** Reaches the gate of a tenant's home. */
@@ -12,7 +13,7 @@ export type GateAt = (location: TenantLocation) => TenantGateRpc;
  * where the runtime knows jurisdictions it also picks the namespace. The local runtime knows none
  * (`docs/production-differences.md`).
  */
-export function objectsOf<Rpc>(
+export function objectsOf<Rpc extends object>(
   namespace: DurableObjectNamespace,
   jurisdictions: "on" | "off",
 ): (location: TenantLocation) => Rpc {
@@ -22,7 +23,7 @@ export function objectsOf<Rpc>(
       jurisdictions === "on" && region !== "global"
         ? namespace.jurisdiction(region as DurableObjectJurisdiction)
         : namespace;
-    return home.getByName(objectName(location)) as unknown as Rpc;
+    return acrossErasure(() => home.getByName(objectName(location)) as unknown as Rpc);
   };
 }
 

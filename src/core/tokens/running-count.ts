@@ -12,19 +12,27 @@ export class RunningCount {
   #counted = 0;
   #uncounted = "";
   #uncountedBytes = 0;
+  #bytes = 0;
 
   /** @param count tokens of a text */
   constructor(readonly count: (text: string) => number) {}
 
   add(text: string): void {
     this.#uncounted += text;
-    this.#uncountedBytes += bytesOf(text);
+    const bytes = bytesOf(text);
+    this.#uncountedBytes += bytes;
+    this.#bytes += bytes;
     if (this.#uncounted.length > MAX_UNCOUNTED) this.#settle();
   }
 
   get tokens(): number {
     this.#settle();
     return this.#counted + (this.#uncounted === "" ? 0 : this.count(this.#uncounted));
+  }
+
+  /** Of all that was added. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** Not below their number, without counting. */

@@ -126,5 +126,5 @@ describe("a file of a batch", () => {
     expect(lines.problemFor("batch")).toBeUndefined();
     lines.push(line(199));
     expect(lines.problemFor("batch")).toBe("it is larger than 200 MiB");
-  });
+  }, 60_000);
 });

@@ -200,18 +200,19 @@ describe("the gate's calendar", () => {
     expect(test.gate.sql.due()).toMatchObject([{ kind: "rollup", due_at: START_MS + 70_000 }]);
   });
 
-  it("promises the ledger and a segment for each record", () => {
+  it("promises the ledger, a segment and a look at what is beyond its time for each record", () => {
     const test = new TestUpkeep();
     test.upkeep.afterRecord(START_MS);
     test.commit();
     expect(test.gate.sql.due()).toMatchObject([
       { kind: "rollup", due_at: START_MS + 60_000 },
       { kind: "segment", due_at: START_MS + SMALL.ageMs },
+      { kind: "sweep", due_at: START_MS + 24 * 3_600_000 },
     ]);
     for (let record = 0; record < SMALL.rows; record++) test.gate.append(`r${record}`, START_MS);
     test.upkeep.afterRecord(START_MS);
     test.commit();
-    expect(test.gate.sql.due()).toMatchObject([{}, { kind: "segment", due_at: START_MS + SMALL.youngMs }]);
+    expect(test.gate.sql.due()).toMatchObject([{}, { kind: "segment", due_at: START_MS + SMALL.youngMs }, {}]);
   });
 
   it("looks after rows that an earlier version left without a promise, and at nothing where there is none", () => {
