@@ -389,7 +389,7 @@ export const mutations: readonly Mutation[] = [
     file: BOOK_FILE,
     find: "if (this.inFlight < request.inFlightLimit && this.#line.size === 0) {",
     replace: "if (this.inFlight < request.inFlightLimit) {",
-    tests: INVARIANTS,
+    tests: LEASES,
   },
   {
     promise: "one who leaves the line claims nothing any more",

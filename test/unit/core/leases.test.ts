@@ -346,6 +346,8 @@ describe("leases", () => {
     for (let made = 0; made < 8; made++) book.admit(asked(`a${made}`), START_MS);
     expect(book.admit(asked("waits"), START_MS).verdict).toBe("waiting");
     for (let made = 0; made < 6; made++) book.release(`a${made}`);
+    expect(book.admit(asked("newcomer"), START_MS).verdict, "nor is a slot").toBe("waiting");
+    book.leave("newcomer");
     expect(book.lease("l", asked("a7"), 10, START_MS)).toBeUndefined();
     book.leave("waits");
     expect(book.lease("l", asked("a7"), 10, START_MS)).toMatchObject({ draws: 1 });
