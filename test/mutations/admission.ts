@@ -202,13 +202,6 @@ export const mutations: readonly Mutation[] = [
     tests: GATE,
   },
   {
-    promise: "whoever was woken in vain keeps its place",
-    file: "durable-objects/room-waiters.ts",
-    find: "if (this.#waiters.get(requestId)?.rule !== rule) this.remove(requestId);",
-    replace: "this.remove(requestId);",
-    tests: GATE,
-  },
-  {
     promise: "waiting for a lease that does not come back ends",
     file: "durable-objects/gate-admissions.ts",
     find: "        this.#lookAgain();\n",
@@ -396,7 +389,7 @@ export const mutations: readonly Mutation[] = [
     file: BOOK_FILE,
     find: "if (this.inFlight < request.inFlightLimit && this.#line.size === 0) {",
     replace: "if (this.inFlight < request.inFlightLimit) {",
-    tests: INVARIANTS,
+    tests: LEASES,
   },
   {
     promise: "one who leaves the line claims nothing any more",

@@ -86,6 +86,16 @@ describe("whoever waits for room", () => {
     expect(await now(gate, second)).toMatchObject({ admitted: true });
   });
 
+  it("keeps its place where what was freed is not enough for it", async () => {
+    const gate = await crowded();
+    const [first, second] = [gate.admit("first", { outputTokens: 50 }), gate.admit("second", { outputTokens: 50 })];
+    await gate.finish("a0", 0);
+    expect(await now(gate, first)).toBe("pending");
+    await gate.finish("a1", 0);
+    expect(await now(gate, first)).toMatchObject({ admitted: true });
+    expect(await now(gate, second)).toBe("pending");
+  });
+
   it("is woken one after another where much is freed at once", async () => {
     const gate = await crowded();
     const waiting = [gate.admit("first"), gate.admit("second")];
