@@ -108,7 +108,7 @@ describe.each(PLACES)("what is stored in $place", (place) => {
     const { storageUse: table } = data.tables;
     expect(await data.withDeleted().count(table, eq(table.endUser, "ann"))).toBe(0);
     const gone = await data.withDeleted().first(data.tables.artifact, eq(data.tables.artifact.id, "1"));
-    expect(gone).toMatchObject({ input: {}, output: {}, metadata: {} }); // what was said in it is gone at once
+    expect([gone?.input, gone?.output, gone?.metadata]).toEqual([{}, {}, {}]); // what was said in it is gone at once
   });
 
   it("takes the room of the largest until its end is written, then its own", async () => {
