@@ -13,7 +13,7 @@ export default defineConfig({
         plugins: [
           cloudflareTest(async ({ inject }) => ({
             remoteBindings: false,
-            main: "./src/index.ts",
+            main: "./test/worker/entry.ts",
             wrangler: { configPath: "./test/worker/wrangler.toml" },
             miniflare: {
               hyperdrives: { HYPERDRIVE: inject("postgres").app },

@@ -4,6 +4,13 @@ import { type Account, type Decided, type Key, type TenantFacts, withoutUndefine
 import type { ChangeCommand } from "./tenant-gate.messages";
 
 type CommandOf<T extends ChangeCommand["type"]> = Extract<ChangeCommand, { type: T }>;
+/**
+ * A gate keeps all of them in memory. Deleted ones count until the retention ends: they can be restored, so that
+ * making and deleting is no way around.
+ */
+export const MAX_ACCOUNTS = 1_000;
+export const MAX_KEYS = 5_000;
+
 export type AccountCommand = CommandOf<
   "create_service_account" | "modify_service_account" | "delete_service_account" | "restore_service_account"
 >;
@@ -19,6 +26,7 @@ export function changeAccount(
   const known = facts.accounts.get(command.id);
   if (command.type === "create_service_account") {
     if (known) return { refused: "exists" };
+    if (facts.accounts.size >= MAX_ACCOUNTS) return { refused: "too_many" };
     const account = { id: command.id, name: command.name, role: "member", createdAtMs: nowMs, deletedAtMs: null };
     const details = { data: { role: account.role } };
     return { accounts: [account], event: { type: "service_account.created", resourceId: command.id, details } };
@@ -66,7 +74,9 @@ export function changeKey(policy: PolicySnapshot, facts: TenantFacts, command: K
   const known = facts.keys.get(command.id);
   switch (command.type) {
     case "create_key": {
-      if (known) return { refused: "exists" };
+      // Deleted stays deleted: the operator's first key is offered anew whenever somebody sends it.
+      if (known || facts.hadKey(command.hash)) return { refused: "exists" };
+      if (facts.keys.size >= MAX_KEYS) return { refused: "too_many" };
       if (!isAlive(facts, command.serviceAccountId)) return { refused: "not_found" };
       const { type: _, ...key } = command;
       return {

@@ -87,8 +87,9 @@ function changeTenant(
       return { policy: { ...nextPolicy, isolation }, ...updated({ isolation }) };
     }
     case "set_retention": {
-      const { retentionDays } = command;
-      return { policy: { ...nextPolicy, retentionDays }, ...updated({ retention_days: retentionDays }) };
+      const { type: _, ...days } = command;
+      const requested = withoutUndefined({ retention_days: days.retentionDays, artifact_days: days.artifactDays });
+      return { policy: { ...nextPolicy, ...withoutUndefined(days) }, ...updated(requested) };
     }
     case "set_data_retention": {
       const { dataRetention } = command;

@@ -3,6 +3,7 @@ import { LATE_MS } from "../src/core/gate-leases";
 import type { PolicySnapshot } from "../src/core/policy";
 import type { CallFacts } from "../src/core/records";
 import { relimited } from "./admission";
+import { RoomWaiters } from "./room-waiters";
 
 /** How asking ended; `left` where the caller went away while it waited. */
 export type Verdict = { readonly hold: Hold<CallFacts> } | { readonly refusal: Refusal } | { readonly left: true };
@@ -15,6 +16,9 @@ export interface AdmissionHooks {
   readonly expire: () => void;
 }
 
+/** Callers that wait for a lease to come back; whoever comes on top is refused at once. */
+const MAX_ROOM_WAITERS = 5_000;
+
 /**
  * The admission book with callers behind it: those who wait for a slot, and those who wait for what lies unused in a
  * lease. Everything that waits, waits inside the object; the book itself knows no promises.
@@ -23,8 +27,9 @@ export class GateAdmissions {
   readonly #book: AdmissionBook<CallFacts>;
   readonly #hooks: AdmissionHooks;
   readonly #waiting = new Map<string, (verdict: Verdict) => void>();
-  readonly #returns: (() => void)[] = [];
+  readonly #room = new RoomWaiters();
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #isLookingAgain = false;
 
   constructor(book: AdmissionBook<CallFacts>, hooks: AdmissionHooks) {
     this.#book = book;
@@ -33,21 +38,32 @@ export class GateAdmissions {
 
   /**
    * Nobody is refused because of what lies unused in a lease: it comes back within a second, and the one that came
-   * first is asked first again.
+   * first is asked first again. Asked for one request by one caller at a time.
    */
-  async decide(asked: AdmissionRequest<CallFacts>): Promise<Verdict> {
-    for (;;) {
-      const nowMs = Date.now();
-      const verdict = await this.#decide(asked, nowMs);
-      if (!("refusal" in verdict) || verdict.refusal.neverFits || nowMs >= asked.giveUpAtMs) return verdict;
-      if (!this.#book.mayBeReturned(verdict.refusal.key, nowMs)) return verdict;
-      await this.#leaseReturned();
+  async decide(request: AdmissionRequest<CallFacts>): Promise<Verdict> {
+    const { requestId, giveUpAtMs } = request;
+    let rule: string | undefined;
+    try {
+      for (;;) {
+        const nowMs = Date.now();
+        const verdict = await this.#decide(request, nowMs);
+        if (!("refusal" in verdict) || verdict.refusal.neverFits || nowMs >= giveUpAtMs) return verdict;
+        const isFull = rule === undefined && this.#room.size >= MAX_ROOM_WAITERS;
+        if (isFull || !this.#book.mayBeReturned(verdict.refusal.key, nowMs)) return verdict;
+        rule = verdict.refusal.key;
+        this.#lookAgain();
+        if (await this.#room.wait(requestId, rule)) return { left: true };
+      }
+    } finally {
+      this.#room.remove(requestId);
+      if (rule !== undefined) this.#room.wakeFirst(rule);
     }
   }
 
   /** The caller of a waiting request has gone. */
   leave(requestId: string): void {
     if (this.#book.leave(requestId)) this.#tell(requestId, { left: true });
+    this.#room.leave(requestId);
   }
 
   /** Something may have been freed: whoever is next gets it. */
@@ -56,17 +72,12 @@ export class GateAdmissions {
       if ("hold" in verdict) this.#hooks.holdDue(verdict.hold.expiresAtMs);
       this.#tell(verdict.requestId, verdict);
     }
+    this.#room.wakeFirstOfEach();
   }
 
   /** Those who wait are judged by the limits of now, not by those of their arrival. */
   relimit(policy: PolicySnapshot): void {
     this.#book.relimit((request) => relimited(policy, request));
-    this.grantWaiting();
-  }
-
-  /** Something of a lease came back. */
-  leaseIsBack(): void {
-    this.#wakeReturns();
     this.grantWaiting();
   }
 
@@ -84,12 +95,7 @@ export class GateAdmissions {
     }
     if (decided.verdict === "refused") return { refusal: decided.refusal };
     const waiting = Promise.withResolvers<Verdict>();
-    // A caller that asks again because its first answer is late waits beside its first call.
-    const earlier = this.#waiting.get(request.requestId);
-    this.#waiting.set(request.requestId, (verdict) => {
-      earlier?.(verdict);
-      waiting.resolve(verdict);
-    });
+    this.#waiting.set(request.requestId, waiting.resolve);
     this.#wakeForWaiting();
     return waiting.promise;
   }
@@ -99,16 +105,14 @@ export class GateAdmissions {
     this.#waiting.delete(requestId);
   }
 
-  /** Settles when something of a lease came back, or when it is time to look again. */
-  #leaseReturned(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#returns.push(resolve);
-    if (this.#returns.length === 1) setTimeout(() => this.#wakeReturns(), LATE_MS / 4);
-    return promise;
-  }
-
-  #wakeReturns(): void {
-    for (const wake of this.#returns.splice(0)) wake();
+  /** A lease that does not come back makes room only in the eyes of the clock. */
+  #lookAgain(): void {
+    if (this.#isLookingAgain) return;
+    this.#isLookingAgain = true;
+    setTimeout(() => {
+      this.#isLookingAgain = false;
+      this.#room.wakeAll();
+    }, LATE_MS / 4);
   }
 
   /** Callers that wait hold the object awake, so their patience needs a timer, not an alarm. */

@@ -57,24 +57,32 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
     this.#share = FairShare.restore(stored, options);
     const endpoints = this.#sql.exec<{ body: string }>("select body from endpoint").toArray();
     const called = this.#sql.exec<{ id: string; endpoint: string }>("select * from called").toArray();
+    const running = called.flatMap(({ id, endpoint }) => {
+      const slot = this.#share.slotOf(id); // without one nothing of the call runs any more
+      return slot ? [{ callId: id, endpointId: endpoint, sequences: slot.sequences ?? 1 }] : [];
+    });
     this.#pool = EndpointPool.restore(
       endpoints.map(({ body }) => JSON.parse(body) as { endpoint: Endpoint; breaker: Breaker }),
-      called.map(({ id, endpoint }) => ({ callId: id, endpointId: endpoint })),
+      running,
     );
-    for (const { id, endpoint } of called) this.#calls.set(id, { at: endpoint, tried: [endpoint] });
+    for (const { callId, endpointId } of running) this.#calls.set(callId, { at: endpointId, tried: [endpointId] });
+    if (running.length < called.length) this.#sql.exec("delete from called where id not in (select id from slot)");
   }
 
   async acquire(raw: AcquireRequest): Promise<AcquireReply> {
-    const { requestId, tenantId, keyId, weight, inputTokens, patienceMs, slots } = AcquireRequest.parse(raw);
+    const { requestId, tenantId, keyId, patienceMs, slots, ...work } = AcquireRequest.parse(raw);
     const nowMs = Date.now();
     this.#catalogueSlots = slots;
     this.#resize(nowMs);
-    const asked = { id: requestId, tenant: tenantId, key: keyId, weight, inputTokens, giveUpAtMs: nowMs + patienceMs };
+    const asked = { id: requestId, tenant: tenantId, key: keyId, ...work, giveUpAtMs: nowMs + patienceMs };
     const verdict = this.#share.ask(asked, nowMs);
+    // The first slot needs its endpoint before another one is granted.
+    const reply = verdict.verdict === "granted" ? this.#acquired(verdict.slot, 0, nowMs) : undefined;
     this.#grantWaiting(nowMs);
-    if (verdict.verdict === "granted") return this.#acquired(requestId, 0, nowMs);
+    if (reply) return reply;
     if (verdict.verdict === "refused") {
-      return { acquired: false, reason: verdict.reason, retryAfterMs: verdict.retryAfterMs };
+      const { reason, retryAfterMs } = verdict;
+      return { acquired: false, reason: reason === "ended" ? "left" : reason, retryAfterMs };
     }
     const { promise, resolve } = Promise.withResolvers<AcquireReply>();
     // A caller that asks again because its first answer is late waits beside its first call.
@@ -89,8 +97,9 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
   }
 
   async leave(requestId: string): Promise<void> {
-    if (this.#share.leave(String(requestId)))
-      this.#answer(requestId, { acquired: false, reason: "left", retryAfterMs: 0 });
+    if (!this.#share.leave(String(requestId))) return;
+    this.#answer(requestId, LEFT);
+    this.#wake(); // without a caller that waits, the object may sleep
   }
 
   async progress(requestId: string, outputTokens: number): Promise<void> {
@@ -102,16 +111,19 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
     const { requestId, outcome, ...used } = ReleaseRequest.parse(raw);
     const nowMs = Date.now();
     this.#leaveEndpoint(requestId, outcome, nowMs);
-    this.#share.finish(requestId, used, nowMs);
+    if (!this.#share.finish(requestId, used, nowMs)) this.#answer(requestId, LEFT);
     this.#grantWaiting(nowMs);
   }
 
   async failover(raw: FailoverRequest): Promise<CallEndpoint | null> {
-    const { requestId, outcome, restMs } = FailoverRequest.parse(raw);
+    const { requestId, endpointId, outcome, restMs } = FailoverRequest.parse(raw);
     const nowMs = Date.now();
-    const tried = this.#calls.get(requestId)?.tried ?? [];
+    const slot = this.#share.slotOf(requestId);
+    if (!slot) return null; // its slot was freed: nothing of it may run anywhere
+    const called = this.#calls.get(requestId);
+    if (endpointId !== undefined && called?.at !== endpointId) return called ? this.#endpointOf(slot, nowMs) : null;
     this.#leaveEndpoint(requestId, outcome, nowMs, restMs);
-    const next = this.#enterEndpoint(requestId, tried, nowMs);
+    const next = this.#enterEndpoint(slot, called?.tried ?? [], nowMs);
     this.#grantWaiting(nowMs);
     return next;
   }
@@ -163,22 +175,31 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
 
   /** Endpoints of its own decide how many calls may run; without any, the catalogue does. */
   #resize(nowMs: number): void {
-    this.#share.resize(this.#pool.size > 0 ? this.#pool.capacity(nowMs) : this.#catalogueSlots);
+    if (this.#pool.size > 0) this.#share.resize(this.#pool.capacity(nowMs), this.#pool.widest(nowMs));
+    else this.#share.resize(this.#catalogueSlots);
   }
 
-  #acquired(requestId: string, queuedMs: number, nowMs: number): AcquireReply {
-    const known = this.#calls.get(requestId);
-    const listed = known && this.#pool.list(nowMs).find(({ id }) => id === known.at);
-    const endpoint = listed ? { id: listed.id, url: listed.url } : this.#enterEndpoint(requestId, [], nowMs);
-    return { acquired: true, queuedMs, endpoint };
+  #acquired(slot: FairSlot, queuedMs: number, nowMs: number): AcquireReply {
+    const endpoint = this.#endpointOf(slot, nowMs) ?? this.#enterEndpoint(slot, [], nowMs);
+    return { acquired: true, queuedMs, endpoint, sequences: this.#share.slotOf(slot.id)?.sequences ?? 1 };
   }
 
-  #enterEndpoint(requestId: string, tried: readonly string[], nowMs: number): CallEndpoint | null {
-    const chosen = this.#pool.choose(requestId, tried, nowMs);
-    if (!chosen) return null;
-    this.#calls.set(requestId, { at: chosen.id, tried: [...tried, chosen.id] });
-    this.#sql.exec("insert or replace into called (id, endpoint) values (?, ?)", requestId, chosen.id);
-    return { id: chosen.id, url: chosen.url };
+  /** Where it runs. */
+  #endpointOf({ id, sequences = 1 }: FairSlot, nowMs: number): CallEndpoint | null {
+    const called = this.#calls.get(id);
+    const listed = called && this.#pool.list(nowMs).find((endpoint) => endpoint.id === called.at);
+    return listed ? { id: listed.id, url: listed.url, sequences } : null;
+  }
+
+  /** Where there is room for fewer of its sequences than it has slots, it gives the others back. */
+  #enterEndpoint({ id, sequences = 1 }: FairSlot, tried: readonly string[], nowMs: number): CallEndpoint | null {
+    const endpoint = this.#pool.choose(id, tried, nowMs, sequences);
+    if (!endpoint) return null;
+    const fits = this.#pool.sequencesOf(id, endpoint.id);
+    this.#share.narrow(id, fits);
+    this.#calls.set(id, { at: endpoint.id, tried: [...tried, endpoint.id] });
+    this.#sql.exec("insert or replace into called (id, endpoint) values (?, ?)", id, endpoint.id);
+    return { id: endpoint.id, url: endpoint.url, sequences: fits };
   }
 
   #leaveEndpoint(requestId: string, outcome: CallOutcome, nowMs: number, restMs?: number): void {
@@ -190,11 +211,12 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
   }
 
   #grantWaiting(nowMs: number): void {
-    this.#resize(nowMs);
-    for (const { id } of this.#share.grantWaiting(nowMs)) {
-      const waited = nowMs - (this.#waiting.get(id)?.enqueuedAtMs ?? nowMs);
-      const reply = this.#acquired(id, waited, nowMs);
-      this.#answer(id, reply);
+    for (;;) {
+      this.#resize(nowMs); // each grant takes room at an endpoint
+      const slot = this.#share.grantNext(nowMs);
+      if (!slot) break;
+      const queuedMs = nowMs - (this.#waiting.get(slot.id)?.enqueuedAtMs ?? nowMs);
+      this.#answer(slot.id, this.#acquired(slot, queuedMs, nowMs));
     }
     this.#save();
     this.#wake();
@@ -245,6 +267,9 @@ export class ModelDispatcher extends DurableObject<object> implements ModelDispa
     void this.ctx.storage.setAlarm(this.#alarmAtMs);
   }
 }
+
+/** For a call that was cancelled, or released, before it had a slot. */
+const LEFT: AcquireReply = { acquired: false, reason: "left", retryAfterMs: 0 };
 
 const counterOf = ({ tenant, key, served }: { tenant: string; key: string; served: number }): FairCounter => ({
   tenant,

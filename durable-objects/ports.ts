@@ -13,6 +13,7 @@ export interface GatePorts {
   readonly segments: SegmentStore;
   readonly dataKeys: DataKeys;
   readonly purge: Purge;
+  readonly sweep: Sweep;
   /** In force for calls that are admitted now. */
   readonly prices: PriceBook;
   /** Draws of one lease at most; 0 gives none, and every call asks. */
@@ -35,6 +36,13 @@ export interface Purge {
   /** Everything of the tenant but its gate and what is the operator's. */
   tenant(home: ObjectHome): Promise<void>;
 }
+
+/**
+ * Removes what a tenant stores beyond its time: what has expired, what nobody finished, what could not be removed
+ * before, and what was deleted before the retention. In bounded batches, and may be repeated.
+ * @returns when there is more to do; undefined when nothing ever
+ */
+export type Sweep = (home: ObjectHome, nowMs: number, retentionMs: number) => Promise<number | undefined>;
 
 /** Where copies of a gate's facts go. Copies of one gate arrive in order and may arrive twice. */
 export interface CopySink {
@@ -125,4 +133,10 @@ export interface WrappedKey {
   readonly wrappedBy: number;
   /** Base64 of nonce and AES-GCM ciphertext. */
   readonly wrapped: string;
+}
+
+/** Payloads of one tenant's objects, sealed with its data key; each opens for its own purpose alone. */
+export interface PayloadSealing {
+  seal(purpose: string, text: string): Promise<Uint8Array>;
+  open(purpose: string, sealed: Uint8Array): Promise<string>;
 }

@@ -42,6 +42,12 @@ export class RefusalTally {
   }
 }
 
+/** What an alert says of the call that it stands beside. */
+export function alertedBy({ id, ...decision }: DecisionRecord): RefusedRequest {
+  const { route, keyId, endUser, model, stream, region, policyVersion } = decision;
+  return { requestId: id, route, keyId, endUser, model, stream, region, policyVersion };
+}
+
 /** The record of a limit that only alerts, beside that of the call that passed it. */
 export const alertRecord = (facts: RefusedRequest, rule: string, nowMs: number): DecisionRecord => ({
   ...recordOf(facts, rule, nowMs, 1),

@@ -1,69 +1,139 @@
 import { objectName } from "../src/core/object-name";
+import { bytesOf, SEGMENT_LIMITS, type SegmentLimits } from "./journal-tail";
 import type { DataKeys, ObjectHome, Segment, SegmentStore, WrappedKey } from "./ports";
+import type { SealedReceipts } from "./sealed-receipts";
 import type { JournalDbRow, SegmentRow, Statements } from "./tenant-gate-statements";
 
-/** A segment is sealed when the tail holds this many rows, or its oldest row is this old. */
-export const SEGMENT_ROWS = 10_000;
-export const SEGMENT_AGE_MS = 24 * 3_600_000;
-/** Younger rows stay in the tail, so that a settlement that is retried still finds its record there. */
-export const TAIL_AGE_MS = 15 * 60_000;
+/** Segments of one turn, so that an alarm stays within its CPU time; what is left is due at once. */
+const SEGMENTS_PER_TURN = 16;
+/** In `meta`: the last number of the run that is being sealed. */
+const SEALING = "sealing";
+
+/** What sealing needs of its gate. */
+export interface SegmentDeps {
+  readonly sql: Statements;
+  readonly home: () => ObjectHome;
+  readonly segments: SegmentStore;
+  readonly dataKeys: DataKeys;
+  readonly dataKey: () => WrappedKey;
+  readonly receipts: SealedReceipts;
+  readonly transaction: (work: () => void) => void;
+  readonly limits?: SegmentLimits;
+}
+
+/** The oldest rows of the tail, up to one segment's worth. */
+interface Run {
+  readonly rows: readonly JournalDbRow[];
+  readonly isFull: boolean;
+}
 
 /**
  * The older part of a gate's journal: runs of rows, gzipped, sealed under the tenant's data key, in object storage.
  * Format version 1: JSON lines of journal rows in order.
  */
 export class JournalSegments {
-  constructor(
-    readonly home: () => ObjectHome,
-    readonly sql: Statements,
-    readonly ports: { readonly segments: SegmentStore; readonly dataKeys: DataKeys },
-    readonly dataKey: () => WrappedKey,
-    readonly transaction: (work: () => void) => void,
-  ) {}
+  readonly #deps: SegmentDeps;
+  readonly #limits: SegmentLimits;
 
-  list(): Segment[] {
-    return this.sql.segments().map(segmentOf);
+  constructor(deps: SegmentDeps) {
+    this.#deps = deps;
+    this.#limits = deps.limits ?? SEGMENT_LIMITS;
   }
 
-  /** Seals the oldest rows, if there are enough of them or they are old enough. */
-  async sealOldest(nowMs: number): Promise<boolean> {
-    const span = this.sql.journalSpan();
-    if (span.first === null || span.first_ms === null) return false;
-    if (span.rows < SEGMENT_ROWS && nowMs - span.first_ms < SEGMENT_AGE_MS) return false;
-    const rows = this.sql.journalFrom(span.first, SEGMENT_ROWS).filter((row) => row.at_ms <= nowMs - TAIL_AGE_MS);
-    const first = rows.at(0);
-    const last = rows.at(-1);
-    if (!first || !last) return false;
-    const home = this.home();
-    const plain = await gzip(rows.map((row) => JSON.stringify(row)).join("\n"));
+  /**
+   * Seals what is due, oldest first, and forgets receipts that nobody needs any more.
+   * @returns when there is something to do again; undefined while there is nothing to seal
+   */
+  async sealDue(nowMs: number): Promise<number | undefined> {
+    const { youngMs } = this.#limits;
+    const sealMs = await this.#sealRuns(nowMs);
+    const forgetMs = this.#deps.receipts.forget(nowMs - youngMs, youngMs);
+    if (sealMs === undefined || forgetMs === undefined) return sealMs ?? forgetMs;
+    return Math.min(sealMs, forgetMs);
+  }
+
+  /** @throws where the object is missing, opens for nobody, or holds other rows than its segment says */
+  async read(segment: SegmentRow): Promise<JournalDbRow[]> {
+    const { segments, dataKeys, dataKey } = this.#deps;
+    const home = this.#deps.home();
+    const sealed = await segments.get(home, segmentOf(segment));
+    const plain = await dataKeys.open(home, dataKey(), segmentPurpose(segment.first_seq), sealed);
+    const rows = (await gunzip(plain)).split("\n").map((line) => JSON.parse(line) as JournalDbRow);
+    const [first, last] = [rows.at(0), rows.at(-1)];
+    if (first?.seq !== segment.first_seq || last?.seq !== segment.last_seq || last.hash !== segment.last_hash) {
+      throw new Error(`journal segment ${segment.object_key} holds other rows than its manifest says`);
+    }
+    return rows;
+  }
+
+  async #sealRuns(nowMs: number): Promise<number | undefined> {
+    for (let sealed = 0; sealed < SEGMENTS_PER_TURN; sealed++) {
+      const next = this.#next(nowMs);
+      if (!next || "dueMs" in next) return next?.dueMs;
+      await this.#seal(next.rows, nowMs);
+    }
+    return nowMs;
+  }
+
+  /** The rows to seal now, or when there will be some; undefined for an empty tail. */
+  #next(nowMs: number): Pick<Run, "rows"> | { readonly dueMs: number } | undefined {
+    const { sql } = this.#deps;
+    const { ageMs, youngMs, hotBytes } = this.#limits;
+    // A run that was begun is sealed as it was planned: an object's name then always stands for the same rows, and a
+    // late write of an attempt that was given up changes nothing.
+    const planned = sql.journalUpTo(Number(sql.meta(SEALING) ?? 0));
+    if (planned.length > 0) return { rows: planned };
+    const run = this.#oldest();
+    const [first] = run.rows;
+    if (!first) return undefined;
+    const young = run.rows.findIndex((row) => row.at_ms > nowMs - youngMs);
+    const old = young === -1 ? run.rows : run.rows.slice(0, young);
+    if (run.isFull && (young === -1 || sql.databaseBytes() > hotBytes)) return run;
+    if (old.length > 0 && first.at_ms <= nowMs - ageMs) return { rows: old };
+    const isAgedMs = first.at_ms + ageMs;
+    return { dueMs: run.isFull ? Math.min(newestOf(run.rows) + youngMs, isAgedMs) : isAgedMs };
+  }
+
+  #oldest(): Run {
+    const { rows: maxRows, bytes: maxBytes } = this.#limits;
+    const rows: JournalDbRow[] = [];
+    let bytes = 0;
+    for (const row of this.#deps.sql.oldestJournal(maxRows)) {
+      rows.push(row);
+      bytes += bytesOf(row);
+      if (bytes >= maxBytes) return { rows, isFull: true };
+    }
+    return { rows, isFull: rows.length >= maxRows };
+  }
+
+  async #seal(rows: readonly JournalDbRow[], nowMs: number): Promise<void> {
+    const { sql, segments, dataKeys, dataKey, receipts, transaction } = this.#deps;
+    const [first, last] = [rows.at(0), rows.at(-1)];
+    if (!first || !last) return;
+    sql.putMeta(SEALING, String(last.seq));
+    const home = this.#deps.home();
     const purpose = segmentPurpose(first.seq);
-    const sealed = await this.ports.dataKeys.seal(home, this.dataKey(), purpose, plain);
+    const plain = await gzip(rows.map((row) => JSON.stringify(row)).join("\n"));
+    const sealed = await dataKeys.seal(home, dataKey(), purpose, plain);
     const segment: Segment = {
       firstSeq: first.seq,
       lastSeq: last.seq,
       objectKey: `${objectName(home)}/${purpose}`,
       sizeBytes: sealed.length,
-      fromMs: first.at_ms,
-      toMs: last.at_ms,
+      fromMs: Math.min(...rows.map((row) => row.at_ms)),
+      toMs: newestOf(rows),
       lastHash: last.hash,
     };
-    await this.ports.segments.put(home, segment, sealed);
-    this.transaction(() => {
-      this.sql.putSegment(rowOf(segment));
-      this.sql.removeJournal(segment.firstSeq, segment.lastSeq);
+    await segments.put(home, segment, sealed);
+    transaction(() => {
+      sql.putSegment(rowOf(segment));
+      receipts.keep(rows, nowMs - this.#limits.youngMs);
+      sql.removeJournal(segment.firstSeq, segment.lastSeq);
     });
-    return true;
-  }
-
-  async read(segment: Segment): Promise<JournalDbRow[]> {
-    const home = this.home();
-    const sealed = await this.ports.segments.get(home, segment);
-    const purpose = segmentPurpose(segment.firstSeq);
-    const plain = await this.ports.dataKeys.open(home, this.dataKey(), purpose, sealed);
-    const lines = (await gunzip(plain)).split("\n");
-    return lines.map((line) => JSON.parse(line) as JournalDbRow);
   }
 }
+
+const newestOf = (rows: readonly JournalDbRow[]) => Math.max(...rows.map((row) => row.at_ms));
 
 /** Also the end of its object key; digits padded so that a listing is in order. */
 const segmentPurpose = (firstSeq: number) => `journal/v1/${String(firstSeq).padStart(12, "0")}`;

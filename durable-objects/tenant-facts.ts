@@ -6,6 +6,8 @@ export interface TenantFacts {
   readonly profile: TenantProfile | null;
   readonly accounts: ReadonlyMap<string, Account>;
   readonly keys: ReadonlyMap<string, Key>;
+  /** Whether a key with that hash was ever made here; those that were purged since count too. */
+  readonly hadKey: (hash: string) => boolean;
   /** Nothing of the tenant lies anywhere yet: no account or key was made, no call recorded. */
   readonly isEmpty: boolean;
 }
@@ -47,7 +49,14 @@ export interface Change {
     readonly details: Readonly<Record<string, unknown>>;
   };
 }
-export type RefusedChange = "not_found" | "archived" | "exists" | "not_empty" | "not_deleted" | "parent_deleted";
+export type RefusedChange =
+  | "not_found"
+  | "archived"
+  | "exists"
+  | "not_empty"
+  | "not_deleted"
+  | "parent_deleted"
+  | "too_many";
 export type Decided = Change | { readonly refused: RefusedChange };
 
 export function withoutUndefined<T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } {

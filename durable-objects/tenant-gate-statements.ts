@@ -1,14 +1,22 @@
+import type { ReceiptRow } from "./sealed-receipts";
+
 /**
  * The storage of a TenantGate: schema above, every statement below. The object is the tenant, so no row names one.
- * Times are Unix milliseconds. Version 2 tells end users apart in the hours of usage.
+ * Times are Unix milliseconds. Version 2 tells end users apart in the hours of usage; version 3 keeps receipts of
+ * calls whose records were sealed young.
  */
-export const GATE_SCHEMA_VERSION = 2;
+export const GATE_SCHEMA_VERSION = 3;
 
 const USAGE_HOUR = `create table usage_hour (hour_ms integer not null, kind text not null, model text not null,
      key_id text not null, service_tier text not null, batch integer not null, end_user text not null,
      body text not null, unsynced integer not null,
      primary key (hour_ms, kind, model, key_id, service_tier, batch, end_user)) without rowid`;
 const USAGE_HOUR_UNSYNCED = "create index usage_hour_unsynced on usage_hour (unsynced) where unsynced = 1";
+const SEALED_RECEIPT = [
+  `create table sealed_receipt (seq integer primary key, id text not null, receipt text not null,
+     outcome text not null)`,
+  "create index sealed_receipt_id on sealed_receipt (id)",
+];
 
 const SCHEMA = [
   "create table meta (key text primary key, value text not null) without rowid",
@@ -30,6 +38,7 @@ const SCHEMA = [
   "create table outbox (seq integer primary key autoincrement, body text not null)",
   `create table due (kind text not null, id text not null, due_at integer not null, attempt integer not null,
      primary key (kind, id)) without rowid`,
+  ...SEALED_RECEIPT,
 ];
 
 export function migrate(sql: SqlStorage): void {
@@ -44,19 +53,29 @@ export function migrate(sql: SqlStorage): void {
 /** What an earlier version left behind, step by step; nothing else runs before it is done. */
 function upgrade(sql: SqlStorage): void {
   const { value } = sql.exec<{ value: string }>("select value from meta where key = 'schema_version'").one();
-  if (Number(value) >= GATE_SCHEMA_VERSION) return;
-  const toVersion2 = [
-    "alter table usage_hour rename to usage_hour_1",
-    "drop index usage_hour_unsynced",
-    USAGE_HOUR,
-    USAGE_HOUR_UNSYNCED,
-    `insert into usage_hour select hour_ms, kind, model, key_id, service_tier, batch, '', body, unsynced
-     from usage_hour_1`,
-    "drop table usage_hour_1",
-    "update meta set value = '2' where key = 'schema_version'",
-  ];
-  for (const statement of toVersion2) sql.exec(statement);
+  for (const [version, steps] of UPGRADES) {
+    if (Number(value) >= version) continue;
+    for (const statement of steps) sql.exec(statement);
+    sql.exec("update meta set value = ? where key = 'schema_version'", String(version));
+  }
 }
+
+/** What makes each version of the one before it, in order. */
+const UPGRADES: readonly (readonly [version: number, steps: readonly string[]])[] = [
+  [
+    2,
+    [
+      "alter table usage_hour rename to usage_hour_1",
+      "drop index usage_hour_unsynced",
+      USAGE_HOUR,
+      USAGE_HOUR_UNSYNCED,
+      `insert into usage_hour select hour_ms, kind, model, key_id, service_tier, batch, '', body, unsynced
+       from usage_hour_1`,
+      "drop table usage_hour_1",
+    ],
+  ],
+  [3, SEALED_RECEIPT],
+];
 
 export type KeyRow = {
   id: string;
@@ -88,7 +107,7 @@ export type SegmentRow = {
   to_ms: number;
   last_hash: string;
 };
-type UsageKey = readonly [
+export type UsageKey = readonly [
   hourMs: number,
   kind: string,
   model: string,
@@ -107,8 +126,11 @@ const TENANT_TABLES = [
   "journal",
   "usage_hour",
   "segment",
+  "sealed_receipt",
   "outbox",
   "due",
+  "ended",
+  "parked",
 ];
 
 export const statements = (sql: SqlStorage) => ({
@@ -170,15 +192,18 @@ export const statements = (sql: SqlStorage) => ({
   putLease: (id: string, body: string) =>
     sql.exec("insert or replace into hold (request_id, body) values (?, ?)", `lease:${id}`, body),
   removeLease: (id: string) => sql.exec("delete from hold where request_id = ?", `lease:${id}`),
-  buckets: () =>
-    sql.exec<{ rule: string; bucket_ms: number; count: number }>("select * from bucket order by bucket_ms").toArray(),
   putBucket: (rule: string, bucketMs: number, count: number) =>
     sql.exec("insert or replace into bucket (rule, bucket_ms, count) values (?, ?, ?)", rule, bucketMs, count),
   removeBucket: (rule: string, bucketMs: number) =>
     sql.exec("delete from bucket where rule = ? and bucket_ms = ?", rule, bucketMs),
 
   lastJournalRow: () =>
-    sql.exec<{ seq: number; hash: string }>("select seq, hash from journal order by seq desc limit 1").toArray().at(0),
+    sql
+      .exec<{ seq: number; hash: string; at_ms: number }>(
+        "select seq, hash, at_ms from journal order by seq desc limit 1",
+      )
+      .toArray()
+      .at(0),
   appendJournal: (row: JournalDbRow) =>
     sql.exec(
       "insert into journal (seq, id, at_ms, hash, event, decision) values (?, ?, ?, ?, ?, ?)",
@@ -195,12 +220,17 @@ export const statements = (sql: SqlStorage) => ({
     sql.exec<JournalDbRow>("select * from journal where seq >= ? order by seq limit ?", seq, limit).toArray(),
   journalBefore: (seq: number, limit: number) =>
     sql.exec<JournalDbRow>("select * from journal where seq < ? order by seq desc limit ?", seq, limit).toArray(),
-  journalSpan: () =>
+  /** Read row by row: whoever has enough stops. */
+  oldestJournal: (limit: number) => sql.exec<JournalDbRow>("select * from journal order by seq limit ?", limit),
+  journalUpTo: (seq: number) =>
+    sql.exec<JournalDbRow>("select * from journal where seq <= ? order by seq", seq).toArray(),
+  firstJournalSeq: () => sql.exec<{ seq: number }>("select seq from journal order by seq limit 1").toArray().at(0)?.seq,
+  /** The stamp of the first row at or after a number. */
+  journalStamp: (seq: number) =>
     sql
-      .exec<{ first: number | null; first_ms: number | null; rows: number }>(
-        "select min(seq) as first, min(at_ms) as first_ms, count(*) as rows from journal",
-      )
-      .one(),
+      .exec<{ seq: number; at_ms: number }>("select seq, at_ms from journal where seq >= ? order by seq limit 1", seq)
+      .toArray()
+      .at(0),
   /** Whether any call was ever recorded: rows go to segments, segments stay. */
   hasJournal: () =>
     sql.exec<{ n: number }>("select exists (select 1 from journal) or exists (select 1 from segment) as n").one().n ===
@@ -217,6 +247,16 @@ export const statements = (sql: SqlStorage) => ({
       )
       .toArray()
       .at(0),
+  /** All of the newest hour in which a model was called. */
+  newestHoursOf: (model: string) =>
+    sql
+      .exec<UsageHourRow>(
+        `select body from usage_hour where model = ?
+         and hour_ms = (select hour_ms from usage_hour where model = ? order by hour_ms desc limit 1)`,
+        model,
+        model,
+      )
+      .toArray(),
   putUsageHour: (key: UsageKey, body: string) =>
     sql.exec(
       `insert or replace into usage_hour (hour_ms, kind, model, key_id, service_tier, batch, end_user, body, unsynced)
@@ -224,7 +264,17 @@ export const statements = (sql: SqlStorage) => ({
       ...key,
       body,
     ),
-  unsyncedUsage: () => sql.exec<UsageHourRow>("select body from usage_hour where unsynced = 1").toArray(),
+  /** In the order of their keys. */
+  unsyncedUsage: (after: UsageKey | null, limit: number) =>
+    sql
+      .exec<UsageHourRow>(
+        `select body from usage_hour where unsynced = 1
+         and (hour_ms, kind, model, key_id, service_tier, batch, end_user) > (?, ?, ?, ?, ?, ?, ?)
+         order by hour_ms, kind, model, key_id, service_tier, batch, end_user limit ?`,
+        ...(after ?? [-1, "", "", "", "", 0, ""]),
+        limit,
+      )
+      .toArray(),
   /** Only rows that are still what was written: one that grew meanwhile stays unsynced. */
   markSynced: (key: UsageKey, body: string) =>
     sql.exec(
@@ -234,7 +284,39 @@ export const statements = (sql: SqlStorage) => ({
       body,
     ),
 
-  segments: () => sql.exec<SegmentRow>("select * from segment order by first_seq").toArray(),
+  /** Hours before that time which the ledger has. */
+  removeSyncedUsage: (beforeMs: number, limit: number) =>
+    sql.exec(
+      `delete from usage_hour where (hour_ms, kind, model, key_id, service_tier, batch, end_user) in
+         (select hour_ms, kind, model, key_id, service_tier, batch, end_user from usage_hour
+          where hour_ms < ? and unsynced = 0 limit ?)`,
+      beforeMs,
+      limit,
+    ),
+
+  lastSegment: () => sql.exec<SegmentRow>("select * from segment order by first_seq desc limit 1").toArray().at(0),
+  /** The first segment that has rows from `seq` on, and rows as new as `newestMs`. */
+  segmentAtOrAfter: (seq: number, newestMs: number) =>
+    sql
+      .exec<SegmentRow>(
+        `select * from segment where first_seq >= coalesce((select max(first_seq) from segment where first_seq <= ?), 0)
+         and last_seq >= ? and to_ms >= ? order by first_seq limit 1`,
+        seq,
+        seq,
+        newestMs,
+      )
+      .toArray()
+      .at(0),
+  /** The last segment that has rows before `seq`, and rows older than `oldestMs`. */
+  segmentBefore: (seq: number, oldestMs: number) =>
+    sql
+      .exec<SegmentRow>(
+        "select * from segment where first_seq < ? and from_ms < ? order by first_seq desc limit 1",
+        seq,
+        oldestMs,
+      )
+      .toArray()
+      .at(0),
   putSegment: (row: SegmentRow) =>
     sql.exec(
       `insert or replace into segment (first_seq, last_seq, object_key, size_bytes, from_ms, to_ms, last_hash)
@@ -247,6 +329,22 @@ export const statements = (sql: SqlStorage) => ({
       row.to_ms,
       row.last_hash,
     ),
+
+  firstReceipt: () => sql.exec<{ seq: number }>("select seq from sealed_receipt order by seq limit 1").toArray().at(0),
+  receiptOf: (id: string) =>
+    sql.exec<ReceiptRow>("select * from sealed_receipt where id = ? limit 1", id).toArray().at(0),
+  putReceipt: ({ seq, id, receipt, outcome }: ReceiptRow) =>
+    sql.exec(
+      "insert or replace into sealed_receipt (seq, id, receipt, outcome) values (?, ?, ?, ?)",
+      seq,
+      id,
+      receipt,
+      outcome,
+    ),
+  removeReceipts: (upToSeq: number) => sql.exec("delete from sealed_receipt where seq <= ?", upToSeq),
+
+  /** Bytes of the whole database that are in use. */
+  databaseBytes: () => sql.databaseSize,
 
   outbox: (limit: number) =>
     sql.exec<{ seq: number; body: string }>("select seq, body from outbox order by seq limit ?", limit).toArray(),

@@ -18,6 +18,8 @@ const ServiceTier = z.enum(["priority", "default", "flex"]);
 const Kind = z.enum(CALL_KINDS);
 const Tokens = z.int().min(0).max(1_000_000_000);
 const Milliseconds = z.int().min(0);
+/** The longest deadline of a request, and the longest wait before it. */
+const MAX_HOLD_MS = 3_600_000 + 700_000;
 
 export const AdmitRequest = z.strictObject({
   requestId: Id,
@@ -32,6 +34,8 @@ export const AdmitRequest = z.strictObject({
   stream: z.boolean(),
   /** Upper bound of the prompt. */
   promptTokens: Tokens,
+  /** It is the prompt's bytes: where they find no room, the caller counts and asks again under the same id. */
+  promptIsBytes: z.boolean().default(false),
   /** Cap per choice; `outputLowerable` when the caller named none. */
   outputTokens: Tokens,
   outputLowerable: z.boolean(),
@@ -39,7 +43,7 @@ export const AdmitRequest = z.strictObject({
   /** How long the caller is willing to wait for a slot. */
   patienceMs: Milliseconds.max(600_000),
   /** After which an unsettled call is booked at its worst case. */
-  holdMs: Milliseconds.max(3_600_000),
+  holdMs: Milliseconds.max(MAX_HOLD_MS),
   /** Draws that the isolate would like beside this call, for more of the same. */
   wantedDraws: z.int().min(0).max(1_000).default(0),
 });
@@ -115,10 +119,19 @@ export type AdmitReply =
       readonly lease: GrantedLease | null;
     }
   | { readonly admitted: false; readonly refusal: Refusal; readonly rates: readonly RateState[] }
-  /** `price_unknown`: a budget is in force and nobody knows what the model costs. */
+  /**
+   * `price_unknown`: a budget is in force and nobody knows what the model costs. `request_ended`: this id was admitted
+   * or refused before and is over, or its caller has left.
+   */
   | {
       readonly admitted: false;
-      readonly reason: "unknown_key" | "archived" | "suspended" | "price_unknown" | "tier_not_in_plan";
+      readonly reason:
+        | "unknown_key"
+        | "archived"
+        | "suspended"
+        | "price_unknown"
+        | "tier_not_in_plan"
+        | "request_ended";
     };
 
 /** How a call ended; `release` is a call that never reached the model: nothing is recorded, its tokens go back. */
@@ -246,7 +259,11 @@ export const ChangeCommand = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("archive_tenant") }),
   z.strictObject({ type: z.literal("restore_tenant") }),
   z.strictObject({ type: z.literal("set_isolation"), isolation: z.enum(ISOLATIONS) }),
-  z.strictObject({ type: z.literal("set_retention"), retentionDays: z.int().min(1).max(3_650) }),
+  z.strictObject({
+    type: z.literal("set_retention"),
+    retentionDays: z.int().min(1).max(3_650).optional(),
+    artifactDays: z.int().min(1).max(3_650).optional(),
+  }),
   z.strictObject({ type: z.literal("set_data_retention"), dataRetention: z.enum(DATA_RETENTIONS) }),
   z.strictObject({ type: z.literal("suspend_tenant") }),
   z.strictObject({ type: z.literal("resume_tenant") }),
@@ -307,7 +324,10 @@ export type ChangeReply =
 export interface TenantGateRpc {
   bind(request: BindRequest): Promise<BindReply>;
   admit(request: AdmitRequest): Promise<AdmitReply>;
-  /** The caller of a waiting request has gone; a request that already runs is not touched. */
+  /**
+   * The caller has gone, or has had no answer: nothing will run under this id. Whatever was reserved for it, its lease
+   * included, is given back; an admission that comes later is refused.
+   */
   leave(requestId: string): Promise<void>;
   finish(request: FinishRequest): Promise<FinishReply>;
   returnLease(request: ReturnRequest): Promise<void>;

@@ -1,33 +1,29 @@
 import { DurableObject } from "cloudflare:workers";
-import type { z } from "zod";
-import { AdmissionBook, type AdmissionRequest, type Hold, type RateRule } from "../src/core/admission-book";
-import { costOfDraw, type Lease } from "../src/core/gate-leases";
+import type { AdmissionBook } from "../src/core/admission-book";
+import { EndedRequests } from "../src/core/ended-requests";
 import { type ObjectAddress, parseObjectName } from "../src/core/object-name";
 import type { PolicySnapshot } from "../src/core/policy";
-import { pricesOf } from "../src/core/prices";
-import {
-  type CallFacts,
-  type DecisionRecord,
-  recordsOf,
-  type UsageEvent,
-  unreconciledEnd,
-  unreconciledLease,
-} from "../src/core/records";
-import { admissionOf, factsOf, ratesOf, refusedByPlan } from "./admission";
+import type { CallFacts } from "../src/core/records";
 import { copiesOf, decideChange } from "./changes";
 import { readDecisions } from "./decision-reader";
+import { eraseObject } from "./erasure";
+import { admissionStatements } from "./gate-admission-statements";
 import { GateAdmissions } from "./gate-admissions";
+import { GateCalls, type Principal, principalOf } from "./gate-calls";
 import { GatePurge } from "./gate-purge";
 import { GateUpkeep } from "./gate-upkeep";
+import { GateWriter } from "./gate-writer";
 import { GroupCommit } from "./group-commit";
 import { GateJournal } from "./journal";
 import { journalSums } from "./journal-sums";
+import { JournalTail } from "./journal-tail";
 import { limitStates } from "./limits-view";
 import type { GatePorts, ObjectHome, WrappedKey } from "./ports";
-import { alertRecord, RefusalTally, type RefusedRequest } from "./refusals";
 import { nextPurgeMs } from "./retention";
+import { SealedReceipts } from "./sealed-receipts";
 import { JournalSegments } from "./segments";
-import type { Key } from "./tenant-facts";
+import { storedBook } from "./stored-book";
+import { GateWindows } from "./stored-windows";
 import {
   type AdmitReply,
   AdmitRequest,
@@ -37,25 +33,25 @@ import {
   ChangeRequest,
   type FinishReply,
   FinishRequest,
-  type GrantedLease,
   type HourlyUsage,
   type JournalPage,
   JournalQuery,
   type JournalSums,
   type LimitsReply,
+  type OpeningCall,
   ReturnRequest,
   type TenantGateRpc,
 } from "./tenant-gate.messages";
 import { migrate, type Statements, statements } from "./tenant-gate-statements";
 import { TenantStore } from "./tenant-store";
+import { flushUsage } from "./usage-flush";
 
-/** Refusals of one second become one record each; see {@link RefusalTally}. */
-const TALLY_MS = 1_000;
+/** After the data key was asked for, what is beyond its time is looked for this late. */
+const SWEEP_AFTER_KEY_MS = 60 * 60 * 1000;
+/** One look follows another after this pause at least. */
+const SWEEP_PAUSE_MS = 30_000;
 /** Models of one look at the limits. */
 const MAX_MODELS = 1_000;
-
-type ParsedAdmit = z.output<typeof AdmitRequest>;
-type ParsedFinish = z.output<typeof FinishRequest>;
 
 /**
  * One per tenant: the single writer of its hot path. It decides by `src/core`, keeps what it decided in its own
@@ -74,7 +70,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     readonly #segments: JournalSegments;
     readonly #commit: GroupCommit;
     readonly #upkeep: GateUpkeep;
-    readonly #refusals = new RefusalTally();
+    readonly #calls: GateCalls;
 
     constructor(ctx: DurableObjectState, env: object) {
       super(ctx, env);
@@ -87,39 +83,62 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       this.#address = parseObjectName(name);
       this.#ports = portsOf(env);
       this.#store = new TenantStore(this.#sql);
-      this.#journal = new GateJournal(this.#sql, this.#ports.sha256);
-      this.#book = restoreBook(this.#sql, this.#ports.maxDraws);
+      const tail = new JournalTail(this.#sql);
+      const receipts = new SealedReceipts(this.#sql);
+      this.#journal = new GateJournal(this.#sql, this.#ports.sha256, tail, receipts);
+      const admissionStore = admissionStatements(ctx.storage.sql);
+      const windows = new GateWindows(this.#sql, admissionStore);
+      this.#book = storedBook(this.#sql, admissionStore, windows, this.#ports.maxDraws);
       const transaction = (work: () => void) => ctx.storage.transactionSync(work);
-      this.#segments = new JournalSegments(
-        () => this.#home,
-        this.#sql,
-        this.#ports,
-        () => this.#store.dataKey,
-        transaction,
-      );
+      const { segments, dataKeys } = this.#ports;
+      const sealing = { home: () => this.#home, dataKey: () => this.#store.dataKey, segments, dataKeys };
+      this.#segments = new JournalSegments({ ...sealing, sql: this.#sql, receipts, transaction });
+      const ended = new EndedRequests();
+      const writer = new GateWriter({
+        ...{ sql: this.#sql, statements: admissionStore, book: this.#book, windows, ended, journal: this.#journal },
+      });
       this.#commit = new GroupCommit(
-        () => transaction(() => this.#save()),
+        () =>
+          transaction(() => {
+            writer.write(Date.now());
+            this.#upkeep.save();
+          }),
         () => ctx.storage.sync(),
-        (error) => ctx.abort(`a commit failed, memory is ahead of storage: ${String(error)}`),
+        (error) => this.#throwAway(error),
       );
-      this.#upkeep = new GateUpkeep(ctx.storage, this.#sql, {
+      const work = {
         expire: () => this.#expire(),
         outbox: () => this.#flushOutbox(),
         purge: () => this.#runPurge(),
         rollup: () => this.#flushUsage(),
-        segment: async () => void (await this.#segments.sealOldest(Date.now())),
-      });
+        segment: () => this.#sealJournal(),
+        sweep: () => this.#sweep(),
+      };
+      this.#upkeep = new GateUpkeep({ storage: ctx.storage, sql: this.#sql, tail, work }, Date.now());
       this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
       this.#admissions = new GateAdmissions(this.#book, {
         holdDue: (dueMs) => this.#upkeep.keepPromise("expire", dueMs),
         expire: () => void this.#expire(),
       });
+      this.#calls = new GateCalls({
+        address: this.#address,
+        ports: this.#ports,
+        store: this.#store,
+        book: this.#book,
+        admissions: this.#admissions,
+        ended,
+        statements: admissionStore,
+        journal: this.#journal,
+        upkeep: this.#upkeep,
+        commit: this.#commit,
+      });
+      if (this.#calls.dropRecorded()) void this.#commit.durable();
       this.#purge = new GatePurge(this.#store, this.#ports, {
         home: () => this.#home,
-        transaction,
+        transaction: (work) => this.#changeStore(work),
         flush: async () => {
-          await this.#flushOutbox();
-          await this.#flushUsage();
+          await this.#upkeep.runNow("outbox");
+          await this.#upkeep.runNow("rollup");
         },
         erase: () => this.erase(),
       });
@@ -127,13 +146,16 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async bind(raw: BindRequest): Promise<BindReply> {
       const { credential, knownPolicyVersion, call } = BindRequest.parse(raw);
-      const first = this.#find(credential);
+      const first = principalOf(this.#store, credential);
       if ("reason" in first) return { bound: false, ...first };
-      const admission = call && mayCall(first, call) ? await this.#admit({ ...call, keyId: first.key.id }) : null;
+      const admission = call && mayCall(first, call) ? await this.#calls.admit({ ...call, keyId: first.key.id }) : null;
       // It may have waited: who it is, and under which policy, is answered as of now.
-      const found = admission ? this.#find(credential) : first;
-      if ("reason" in found) return { bound: false, ...found };
-      const { policy, key } = found;
+      const now = admission ? principalOf(this.#store, credential) : first;
+      if ("reason" in now) {
+        if (call && admission) await this.#calls.leave(call.requestId);
+        return { bound: false, ...now };
+      }
+      const { policy, key } = now;
       const { id, serviceAccountId, scopes } = key;
       return {
         bound: true,
@@ -145,45 +167,19 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async admit(raw: AdmitRequest): Promise<AdmitReply> {
-      return this.#admit(AdmitRequest.parse(raw));
+      return this.#calls.admit(AdmitRequest.parse(raw));
     }
 
     async leave(requestId: string): Promise<void> {
-      this.#admissions.leave(String(requestId));
+      await this.#calls.leave(String(requestId));
     }
 
     async finish(raw: FinishRequest): Promise<FinishReply> {
-      const { requestId, end, draw } = FinishRequest.parse(raw);
-      const nowMs = Date.now();
-      if (draw) return this.#finishDraw(requestId, draw, end, nowMs);
-      if (end === null) {
-        this.#book.release(requestId);
-        this.#admissions.grantWaiting();
-        await this.#commit.durable();
-        return { settled: true, receipt: null };
-      }
-      const hold = this.#book.hold(requestId);
-      if (!hold) {
-        const recorded = this.#journal.recorded(requestId);
-        if (!recorded || recorded.event.outcome === "unreconciled") return { settled: false };
-        await this.#commit.durable();
-        return { settled: true, receipt: recorded.receipt };
-      }
-      const records = recordsOf(factsOf(hold), end, nowMs);
-      this.#book.settle(requestId, usedBy(records.event), nowMs);
-      const receipt = this.#record(records, nowMs);
-      this.#admissions.grantWaiting();
-      await this.#commit.durable();
-      return { settled: true, receipt };
+      return this.#calls.finish(FinishRequest.parse(raw));
     }
 
     async returnLease(raw: ReturnRequest): Promise<void> {
-      const { leaseId, running } = ReturnRequest.parse(raw);
-      // What is recorded already is over, though its answer may not have arrived there.
-      const open = running.filter(({ requestId }) => this.#journal.recorded(requestId) === undefined);
-      this.#book.returnLease(leaseId, open, Date.now());
-      this.#admissions.leaseIsBack();
-      await this.#commit.durable();
+      await this.#calls.returnLease(ReturnRequest.parse(raw));
     }
 
     async change(raw: ChangeRequest): Promise<ChangeReply> {
@@ -194,7 +190,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       const change = decideChange(this.#address, this.#store.facts, command, nowMs);
       if ("refused" in change) return { changed: false, reason: change.refused };
       const copies = copiesOf(change, this.#store.facts, { id: auditId, actorKeyId }, nowMs);
-      this.ctx.storage.transactionSync(() => this.#store.apply(change, copies, dataKey));
+      this.#changeStore(() => this.#store.apply(change, copies, dataKey));
       this.#upkeep.keepPromise("outbox", nowMs);
       this.#upkeep.keepPromise("purge", nextPurgeMs(this.#store.facts));
       const { policy } = this.#store;
@@ -211,7 +207,11 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async dataKey(): Promise<WrappedKey | null> {
-      return this.#store.hasDataKey ? this.#store.dataKey : null;
+      if (!this.#store.hasDataKey) return null;
+      // Whoever asks is about to store something, or to read it: some day it is to be removed.
+      this.#upkeep.keepPromise("sweep", Date.now() + SWEEP_AFTER_KEY_MS);
+      await this.#commit.durable();
+      return this.#store.dataKey;
     }
 
     async limits(models: readonly string[]): Promise<LimitsReply | null> {
@@ -233,13 +233,13 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
     }
 
     async journalSums(fromMs: number, toMs: number): Promise<JournalSums> {
-      await this.#upkeep.tryNow("rollup");
+      if (!(await this.#upkeep.tryNow("rollup"))) throw new Error("the ledger does not answer");
       return journalSums(this.#sql, this.#segments, Number(fromMs), Number(toMs));
     }
 
     async unsyncedUsage(): Promise<readonly HourlyUsage[]> {
       await this.#commit.durable();
-      return this.#journal.unsynced().map(({ usage }) => usage);
+      return this.#journal.usage.unsynced(null, Number.MAX_SAFE_INTEGER).map(({ usage }) => usage);
     }
 
     async countRows(): Promise<number> {
@@ -249,9 +249,7 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async erase(): Promise<void> {
       this.#upkeep.stop();
-      await this.ctx.storage.deleteAll();
-      // Memory still knows; the next call finds an object that was never made.
-      setTimeout(() => this.ctx.abort("erased"), 0);
+      await eraseObject(this.ctx);
     }
 
     override async alarm(): Promise<void> {
@@ -262,159 +260,24 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       return { ...this.#address, isolation: this.#store.policy?.isolation ?? "pool" };
     }
 
-    /** Who a credential is, while key and tenant may call. */
-    #find(credential: z.output<typeof BindRequest>["credential"]): Found | NotFound {
-      const { policy } = this.#store;
-      const key = this.#store.liveKey(credential, Date.now());
-      if (!policy || !key) return { reason: "unknown_key" };
-      return policy.status === "active" ? { policy, key } : { reason: closed(policy.status) };
-    }
-
-    async #admit(request: ParsedAdmit): Promise<AdmitReply> {
-      const caller = this.#find({ keyId: request.keyId });
-      if ("reason" in caller) return { admitted: false, reason: caller.reason };
-      const { policy } = caller;
-      const nowMs = Date.now();
-      const rates = ratesOf(policy, request);
-      const known = this.#book.hold(request.requestId);
-      if (known) {
-        // The first answer was lost on its way, and with it the lease that it brought.
-        const lease = this.#book.leaseOf(request.requestId);
-        return this.#granted(known, rates, lease ? grantedLease(lease) : null);
+    /** Memory and storage change together or, where storage does not, neither. */
+    #changeStore(work: () => void): void {
+      try {
+        this.ctx.storage.transactionSync(work);
+      } catch (error) {
+        this.#throwAway(error);
+        throw error;
       }
-      const prices = pricesOf(this.#ports.prices, request.model);
-      const reason = refusedByPlan(policy, request, rates, prices);
-      if (reason) {
-        this.#refused(request, policy, reason);
-        return { admitted: false, reason };
-      }
-      const asked = admissionOf(this.#address, policy, request, rates, prices, nowMs);
-      const verdict = await this.#admissions.decide(asked);
-      this.#recordAlerts(request, policy);
-      if ("left" in verdict) return { admitted: false, reason: "unknown_key" };
-      if ("refusal" in verdict) {
-        this.#refused(request, policy, verdict.refusal.rule);
-        return { admitted: false, refusal: verdict.refusal, rates: this.#book.rates(rates, Date.now()) };
-      }
-      const lease = this.#lease(request, asked);
-      await this.#commit.durable();
-      const after = this.#find({ keyId: request.keyId });
-      if (!("reason" in after)) return this.#granted(verdict.hold, rates, lease);
-      // Revoked while it waited in the line.
-      await this.finish({ requestId: request.requestId, end: null });
-      return { admitted: false, reason: after.reason };
     }
 
-    #granted(hold: Hold<CallFacts>, rates: readonly RateRule[], lease: GrantedLease | null = null): AdmitReply {
-      const queuedMs = hold.grantedAtMs - hold.enqueuedAtMs;
-      const policyVersion = this.#store.policy?.version ?? 0;
-      const { outputTokens } = hold;
-      return {
-        admitted: true,
-        outputTokens,
-        queuedMs,
-        rates: this.#book.rates(rates, Date.now()),
-        policyVersion,
-        lease,
-      };
-    }
-
-    /** More of the same, prepaid, for an isolate that is busy with it. An end user's own rates are always asked for. */
-    #lease(request: ParsedAdmit, asked: AdmissionRequest<CallFacts>): GrantedLease | null {
-      const wanted = Math.min(request.wantedDraws, this.#ports.maxDraws);
-      if (wanted < 1 || request.endUser) return null;
-      const lease = this.#book.lease(request.requestId, asked, wanted, Date.now());
-      if (!lease) return null;
-      this.#upkeep.keepPromise("expire", lease.expiresAtMs);
-      return grantedLease(lease);
-    }
-
-    /** The end of a call that its isolate admitted by itself. */
-    async #finishDraw(
-      requestId: string,
-      draw: NonNullable<ParsedFinish["draw"]>,
-      end: ParsedFinish["end"],
-      nowMs: number,
-    ): Promise<FinishReply> {
-      const recorded = this.#journal.recorded(requestId);
-      const lease = this.#book.leaseOf(draw.leaseId);
-      if (recorded || !lease) {
-        await this.#commit.durable();
-        return recorded ? { settled: true, receipt: recorded.receipt } : { settled: false };
-      }
-      const { kind, route, stream, promptTokens, outputTokens } = draw;
-      const called = { kind, route, stream, reservedPromptTokens: promptTokens, reservedOutputTokens: outputTokens };
-      const facts: CallFacts = { ...lease.facts, ...called, requestId };
-      const price = lease.facts.prices?.price ?? null;
-      const worst = costOfDraw({ promptTokens, outputTokens, choices: 1, price });
-      const records = end && recordsOf(facts, end, nowMs);
-      const used = records ? usedBy(records.event) : { tokens: 0, microdollars: 0 };
-      if (!this.#book.settleDraw(lease.id, worst, used, nowMs)) return { settled: false };
-      const receipt = records && this.#record(records, nowMs);
-      this.#admissions.grantWaiting();
-      await this.#commit.durable();
-      return { settled: true, receipt };
-    }
-
-    #record({ event, decision }: CallRecords, nowMs: number): string {
-      const receipt = this.#journal.append(decision, event);
-      if (event.usageRejected) this.#journal.append(alertRecord(alerted(decision), "usage_rejected", nowMs), null);
-      this.#upkeep.afterRecord(nowMs);
-      return receipt;
+    /** Memory is ahead of storage: the next call finds what storage has. */
+    #throwAway(error: unknown): void {
+      this.ctx.abort(`a commit failed, memory is ahead of storage: ${String(error)}`);
     }
 
     async #expire(): Promise<void> {
-      const nowMs = Date.now();
-      const { unreconciled, gaveUp } = this.#book.expire(nowMs);
-      for (const hold of unreconciled) {
-        const facts = factsOf(hold);
-        this.#record(recordsOf(facts, unreconciledEnd(facts), nowMs), nowMs);
-      }
-      for (const lease of this.#book.expireLeases(nowMs)) {
-        this.#record(unreconciledLease(lease, nowMs), nowMs);
-      }
-      this.#admissions.gaveUp(gaveUp);
-      this.#upkeep.keepPromise("expire", this.#book.nextHoldExpiryMs());
+      this.#calls.expire();
       await this.#commit.durable();
-    }
-
-    /** What a limit leaves that only alerts: one record each time it is passed for the first time in its period. */
-    #recordAlerts(request: AdmitRequest, policy: PolicySnapshot): void {
-      const alerts = this.#book.takeAlerts();
-      if (alerts.length === 0) return;
-      const endUser = request.endUser?.subject ?? null;
-      const at = { region: this.#address.region, policyVersion: policy.version };
-      const { requestId, route, keyId, model, stream } = request;
-      const facts = { requestId, route, keyId, endUser, model, stream, ...at };
-      const nowMs = Date.now();
-      for (const { name } of alerts) this.#journal.append(alertRecord(facts, name, nowMs), null);
-      this.#upkeep.afterRecord(nowMs);
-    }
-
-    #refused(request: AdmitRequest, policy: PolicySnapshot, rule: string): void {
-      const { requestId, route, keyId, model, stream } = request;
-      const endUser = request.endUser?.subject ?? null;
-      const at = { region: this.#address.region, policyVersion: policy.version };
-      const refused = { requestId, route, keyId, endUser, model, stream, ...at };
-      if (!this.#refusals.add(refused, rule, Date.now())) return;
-      setTimeout(() => {
-        for (const record of this.#refusals.take()) this.#journal.append(record, null);
-        this.#upkeep.afterRecord(Date.now());
-        void this.#commit.durable();
-      }, TALLY_MS);
-    }
-
-    /** Everything that memory has and storage has not; inside the group's transaction. */
-    #save(): void {
-      this.#journal.save();
-      this.#upkeep.save();
-      const { holds, leases, buckets } = this.#book.takeDirty();
-      for (const lease of leases.upsert) this.#sql.putLease(lease.id, JSON.stringify(lease));
-      for (const id of leases.remove) this.#sql.removeLease(id);
-      for (const hold of holds.upsert) this.#sql.putHold(hold.requestId, JSON.stringify(hold));
-      for (const requestId of holds.remove) this.#sql.removeHold(requestId);
-      for (const { rule, bucketMs, count } of buckets.upsert) this.#sql.putBucket(rule, bucketMs, count);
-      for (const { rule, bucketMs } of buckets.remove) this.#sql.removeBucket(rule, bucketMs);
     }
 
     async #flushOutbox(): Promise<void> {
@@ -430,6 +293,14 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
       }
     }
 
+    async #sweep(): Promise<void> {
+      const { policy } = this.#store;
+      if (!policy || policy.status === "purged") return;
+      const nowMs = Date.now();
+      const nextMs = await this.#ports.sweep(this.#home, nowMs, policy.retentionDays * 86_400_000);
+      this.#upkeep.keepPromise("sweep", nextMs === undefined ? undefined : Math.max(nextMs, nowMs + SWEEP_PAUSE_MS));
+    }
+
     async #runPurge(): Promise<void> {
       const isGone = await this.#purge.run(Date.now());
       if (!isGone) this.#upkeep.keepPromise("purge", nextPurgeMs(this.#store.facts));
@@ -437,54 +308,19 @@ export const tenantGate = (portsOf: (env: object) => GatePorts) =>
 
     async #flushUsage(): Promise<void> {
       await this.#commit.durable();
-      const unsynced = this.#journal.unsynced();
-      const usage = unsynced.map((hour) => hour.usage);
-      await this.#ports.ledger.write(this.#home, usage, this.#journal.takeLastUsed(), Date.now());
-      this.ctx.storage.transactionSync(() => {
-        for (const hour of unsynced) hour.markSynced();
-      });
+      const { usage } = this.#journal;
+      const transaction = (work: () => void) => this.ctx.storage.transactionSync(work);
+      const floorMs = () => this.#journal.floorMs;
+      const deps = { sql: this.#sql, usage, ledger: this.#ports.ledger, transaction, floorMs };
+      await flushUsage(deps, this.#home, Date.now());
+    }
+
+    async #sealJournal(): Promise<void> {
+      this.#upkeep.keepPromise("segment", await this.#segments.sealDue(Date.now()));
     }
   };
 
-type CallRecords = ReturnType<typeof recordsOf>;
-
-/** What an alert says of the call that it stands beside. */
-const alerted = ({ id, ...decision }: DecisionRecord): RefusedRequest => {
-  const { route, keyId, endUser, model, stream, region, policyVersion } = decision;
-  return { requestId: id, route, keyId, endUser, model, stream, region, policyVersion };
-};
-
-interface Found {
-  readonly policy: PolicySnapshot;
-  readonly key: Key;
-}
-interface NotFound {
-  readonly reason: "unknown_key" | "archived" | "suspended";
-}
-
 /** Whether the call that came along with a credential is one that its key may make. */
-const mayCall = ({ policy, key }: Found, { endUser, model }: Pick<ParsedAdmit, "endUser" | "model">) =>
-  key.scopes.includes(endUser ? "account" : "data") && (policy.allowedModels?.includes(model) ?? true);
-
-const grantedLease = ({ id, draws, tokens, microdollars, facts }: Lease<CallFacts>): GrantedLease => ({
-  ...{ id, draws, tokens, microdollars, price: facts.prices?.price ?? null },
-});
-
-/** What callers are told; one that is being purged is to them an archived one. */
-const closed = (status: "suspended" | "archived" | "purged") => (status === "purged" ? "archived" : status);
-
-/** What a recorded call took of what was reserved for it. */
-const usedBy = (event: UsageEvent) => ({
-  tokens: event.promptTokens + event.completionTokens,
-  microdollars: event.priceMicrodollars ?? 0,
-});
-
-function restoreBook(sql: Statements, maxDraws: number): AdmissionBook<CallFacts> {
-  const leases = sql.leases().map((row) => JSON.parse(row.body) as Lease<CallFacts>);
-  return AdmissionBook.restore<CallFacts>({
-    holds: sql.holds().map((row) => JSON.parse(row.body) as Hold<CallFacts>),
-    // Those of an earlier configuration are out there still.
-    leases: maxDraws > 0 || leases.length > 0 ? leases : undefined,
-    buckets: sql.buckets().map((row) => ({ rule: row.rule, bucketMs: row.bucket_ms, count: row.count })),
-  });
-}
+const mayCall = ({ policy, key }: Principal, { endUser, model }: Pick<OpeningCall, "endUser" | "model">) =>
+  (endUser ? ["account", "data"] : ["data"]).every((scope) => key.scopes.includes(scope)) &&
+  (policy.allowedModels?.includes(model) ?? true);

@@ -31,7 +31,9 @@ export class TenantStore {
   }
   get facts(): TenantFacts {
     const isEmpty = this.#accounts.size === 0 && this.#keys.size === 0 && !this.#sql.hasJournal();
-    return { policy: this.#policy, profile: this.#profile, accounts: this.#accounts, keys: this.#keys, isEmpty };
+    const hadKey = (hash: string) => this.#keyIdByHash.has(hash) || this.#sql.meta(purgedKey(hash)) !== undefined;
+    const { accounts, keys } = { accounts: this.#accounts, keys: this.#keys };
+    return { policy: this.#policy, profile: this.#profile, accounts, keys, hadKey, isEmpty };
   }
   get dataKey(): WrappedKey {
     if (!this.#dataKey) throw new TypeError("this tenant has no data key");
@@ -70,10 +72,12 @@ export class TenantStore {
 
   /** Removes what was purged everywhere else; the caller is inside one transaction. */
   forget(accounts: readonly Account[], keys: readonly Key[]): void {
-    for (const { id, hash } of keys) {
+    for (const { id, hash, serviceAccountId } of keys) {
       this.#keys.delete(id);
       this.#keyIdByHash.delete(hash);
       this.#sql.removeKey(id);
+      // The only keys that somebody else can offer again by their hash; a tenant's are made here, each at random.
+      if (serviceAccountId === null) this.#sql.putMeta(purgedKey(hash), "1");
     }
     for (const { id } of accounts) {
       this.#accounts.delete(id);
@@ -91,6 +95,8 @@ export class TenantStore {
   }
 }
 
+/** Outlives the key: what was deleted is not registered again. */
+const purgedKey = (hash: string) => `purged_key ${hash}`;
 const parsed = <T>(text: string | undefined): T | null => (text === undefined ? null : (JSON.parse(text) as T));
 
 const accountOf = (row: AccountRow): Account => ({

@@ -16,6 +16,7 @@ import {
   noSuchRequest,
   outOfCapacity,
 } from "./errors";
+import { turn } from "./event-loop";
 import { eventStream, type Usage, usageOf } from "./event-stream";
 import { FineTunes } from "./fine-tunes";
 import { BASE, type Constraint, type Engine, embed, type Generated, generate, type Variant } from "./generate";
@@ -48,6 +49,8 @@ const MAX_RUNNING = 16;
 const MAX_WAITING = 512;
 /** Keys and values of all that may run at once, at their longest. */
 const BLOCKS = (MAX_RUNNING * CONTEXT_TOKENS) / BLOCK_TOKENS;
+/** A text that takes about a millisecond to encode. */
+const LONG_TEXT_CHARACTERS = 4_096;
 /** Requests of batches that run beside the others. */
 const BATCHED_AT_ONCE = 4;
 
@@ -175,12 +178,14 @@ export class EmbeddedModel extends DurableObject {
   /** Means of the last hidden states, scaled to length 1. */
   async #embed(texts: readonly string[], options: RunOptions): Promise<Reply> {
     const engine = this.#load();
-    const inputs = texts.map((text) => {
-      assertMayFit(engine.tokenizer, text.length);
-      return [engine.tokenizer.special("<|bos|>"), ...engine.tokenizer.encode(text)];
-    });
-    const longest = inputs.reduce((most, tokens) => Math.max(most, tokens.length), 0);
-    if (longest > CONTEXT_TOKENS) throw contextExceeded(longest, CONTEXT_TOKENS);
+    for (const text of texts) assertMayFit(engine.tokenizer, text.length);
+    const inputs: (readonly number[])[] = [];
+    for (const text of texts) {
+      const tokens = [engine.tokenizer.special("<|bos|>"), ...engine.tokenizer.encode(text)];
+      if (tokens.length > CONTEXT_TOKENS) throw contextExceeded(tokens.length, CONTEXT_TOKENS);
+      inputs.push(tokens);
+      if (text.length > LONG_TEXT_CHARACTERS) await turn(); // many long texts must not stop everybody else
+    }
     const promptTokens = inputs.reduce((sum, tokens) => sum + tokens.length, 0);
     const data: number[][] = [];
     await this.#inPlace(options, undefined, (place) =>

@@ -109,7 +109,20 @@ export const parseBatch = (inputs: unknown): readonly BatchRequest[] => parse(Ba
 /** @returns the id of a batch that is asked after, or undefined for any other call */
 export const polledId = (inputs: unknown): string | undefined => Poll.safeParse(inputs).data?.request_id;
 
+/** Of each list, looked at before anything that is in it: one caller's flood is no work for the others' model. */
+const LONGEST: Readonly<Record<string, number>> = {
+  messages: MAX_MESSAGES,
+  stop: MAX_STOP_STRINGS,
+  text: MAX_TEXTS,
+  labels: MAX_LABELS,
+  requests: MAX_REQUESTS,
+};
+
 function parse<T>(schema: z.ZodType<T>, inputs: unknown): T {
+  for (const [name, most] of Object.entries(LONGEST)) {
+    const list = (inputs as Readonly<Record<string, unknown>> | null | undefined)?.[name];
+    if (Array.isArray(list) && list.length > most) throw badInput(`'/${name}' has more than ${most} elements`);
+  }
   const parsed = schema.safeParse(inputs);
   if (parsed.success) return parsed.data;
   const findings = parsed.error.issues.map(({ path, message }) => `'/${path.join("/")}' ${message}`);

@@ -92,30 +92,77 @@ export class Tokenizer {
   }
 
   /**
-   * Applies the merges by rank until none is left. All places of the lowest rank are joined in one pass, from the
-   * left: each token is made by one merge only, so what a pass makes can only take part in merges of higher rank.
+   * Applies the merges by rank until none is left, of one rank from the left: each token is made by one merge only, so
+   * what a merge makes can only take part in merges of higher rank. The places of all merges wait in one queue, so
+   * that a long piece costs little more for each of its bytes than a short one.
    */
-  #merge(bytes: number[]): number[] {
-    let ids = bytes;
-    for (;;) {
-      let lowest: Merge | undefined;
-      for (let i = 0; i + 1 < ids.length; i++) {
-        const merge = this.#mergeAt(ids, i);
-        if (merge && (lowest === undefined || merge.rank < lowest.rank)) lowest = merge;
-      }
-      if (lowest === undefined) return ids;
-      const joined: number[] = [];
-      for (let i = 0; i < ids.length; i++) {
-        const isJoined = this.#mergeAt(ids, i) === lowest;
-        joined.push(isJoined ? lowest.id : (ids[i] as number));
-        if (isJoined) i++;
-      }
-      ids = joined;
+  #merge(bytes: readonly number[]): number[] {
+    const ids = Int32Array.from(bytes);
+    const count = ids.length;
+    const after = Int32Array.from(ids, (_, at) => at + 1); // the next one that is left
+    const before = Int32Array.from(ids, (_, at) => at - 1);
+    const places = new LeastFirst();
+    const offer = (at: number) => {
+      const next = at < 0 ? count : (after[at] as number);
+      const merge = next < count ? this.#merges.get(pairOf(ids[at] as number, ids[next] as number)) : undefined;
+      if (merge) places.push(merge.rank * PLACES + at);
+    };
+    for (let at = 0; at < count; at++) offer(at);
+    for (let least = places.pop(); least !== undefined; least = places.pop()) {
+      const at = least % PLACES;
+      const next = after[at] as number;
+      const isGone = ids[at] === GONE || next >= count;
+      const merge = isGone ? undefined : this.#merges.get(pairOf(ids[at] as number, ids[next] as number));
+      if (merge?.rank !== Math.floor(least / PLACES)) continue; // one of the two has become another since
+      ids[at] = merge.id;
+      ids[next] = GONE;
+      after[at] = after[next] as number;
+      if ((after[at] as number) < count) before[after[at] as number] = at;
+      offer(before[at] as number);
+      offer(at);
     }
+    return Array.from(ids).filter((id) => id !== GONE);
+  }
+}
+
+/** Of a token that has become part of the one before it. */
+const GONE = -1;
+/** A rank and a place as one number, in their order. */
+const PLACES = 2 ** 32;
+
+/** Numbers, the least first: a binary heap. */
+class LeastFirst {
+  readonly #heap: number[] = [];
+
+  push(value: number): void {
+    const heap = this.#heap;
+    let at = heap.length;
+    heap.push(value);
+    while (at > 0) {
+      const parent = (at - 1) >> 1;
+      if ((heap[parent] as number) <= value) break;
+      heap[at] = heap[parent] as number;
+      at = parent;
+    }
+    heap[at] = value;
   }
 
-  #mergeAt(ids: readonly number[], i: number): Merge | undefined {
-    return this.#merges.get(pairOf(ids[i] as number, ids[i + 1] ?? 0));
+  pop(): number | undefined {
+    const heap = this.#heap;
+    const least = heap[0];
+    const last = heap.pop();
+    if (last === undefined || heap.length === 0) return least;
+    let at = 0;
+    for (;;) {
+      let child = 2 * at + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && (heap[child + 1] as number) < (heap[child] as number)) child++;
+      if ((heap[child] as number) >= last) break;
+      heap[at] = heap[child] as number;
+      at = child;
+    }
+    heap[at] = last;
+    return least;
   }
 }
 

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
 export const USAGE = `npm start -- [options]
@@ -7,12 +8,17 @@ export const USAGE = `npm start -- [options]
   --database KIND      d1 (default), or postgres: a real one that npm brings, with row level security
   --fresh              forget what an earlier start left in that folder
   --upstream URL       use an OpenAI-compatible server (http://localhost:11434/v1) instead of the embedded model
-  --upstream-key KEY   its API key
+  --upstream-key-file FILE
+                       reads its API key from there; or set TENANTRY_UPSTREAM_KEY. Arguments show in the list of
+                       processes, so a key is none
   --verbose            show the log of every request
   --help               show this`;
 
-/** @returns the options; @throws Error that names what is wrong */
-export function parseOptions(args) {
+/**
+ * @param env where the key of the upstream may stand
+ * @returns the options, `upstreamKey` among them; @throws Error that names what is wrong
+ */
+export function parseOptions(args, env = {}) {
   const { values } = parseArgs({
     args,
     options: {
@@ -21,6 +27,8 @@ export function parseOptions(args) {
       database: { type: "string", default: "d1" },
       fresh: { type: "boolean", default: false },
       upstream: { type: "string" },
+      "upstream-key-file": { type: "string" },
+      // Refused by name below: what it is given must not become common.
       "upstream-key": { type: "string" },
       verbose: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
@@ -34,5 +42,25 @@ export function parseOptions(args) {
   if (!["d1", "postgres"].includes(values.database)) {
     throw new Error(`--database ${values.database} is neither d1 nor postgres`);
   }
-  return { ...values, port };
+  if (values["upstream-key"] !== undefined) {
+    throw new Error(
+      "--upstream-key is not taken: everybody on this machine can read it in the list of processes, where it has stood just now. Make that key anew, and use --upstream-key-file or TENANTRY_UPSTREAM_KEY",
+    );
+  }
+  return { ...values, port, upstreamKey: upstreamKey(values["upstream-key-file"], env.TENANTRY_UPSTREAM_KEY) };
+}
+
+function upstreamKey(file, fromEnvironment) {
+  let key = fromEnvironment || undefined;
+  if (file !== undefined) {
+    try {
+      key = readFileSync(file, "utf8").trim();
+    } catch (error) {
+      throw new Error(`--upstream-key-file ${file} cannot be read (${error.code})`);
+    }
+  }
+  if (key !== undefined && !/^[\x21-\x7e]{1,4096}$/.test(key)) {
+    throw new Error("the key of the upstream is one line of printable characters without spaces");
+  }
+  return key;
 }

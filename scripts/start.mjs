@@ -4,13 +4,14 @@ import { ensureToolchain, fail, ROOT } from "./toolchain.mjs";
 await ensureToolchain();
 const { spawn } = await import("node:child_process");
 const { existsSync, rmSync } = await import("node:fs");
-const { createServer } = await import("node:net");
 const { createInterface } = await import("node:readline");
 const { join, resolve } = await import("node:path");
 const { default: process } = await import("node:process");
 const { Bootstrap } = await import("./bootstrap.mjs");
+const { LocalProxy, freePort, isTaken } = await import("./local-proxy.mjs");
 const { hashKey } = await import("./keys.mjs");
 const { parseOptions, USAGE } = await import("./options.mjs");
+const { SecretsFile } = await import("./secrets-file.mjs");
 const { upstreamCatalogue } = await import("./upstream.mjs");
 
 const READY_MS = 60_000;
@@ -21,15 +22,20 @@ const LOG_LINES = 40;
 const options = readOptions();
 const url = `http://localhost:${options.port}`;
 const persist = resolve(options["persist-to"]);
-await assertPortIsFree(options.port);
+if (await isTaken(options.port)) {
+  const other = `npm start -- --port ${options.port + 1}`;
+  fail(`Port ${options.port} is taken. Stop what listens there, or choose another: ${other}`);
+}
 if (options.fresh) forget(persist);
 const catalogue =
-  options.upstream &&
-  (await upstreamCatalogue(options.upstream, options["upstream-key"]).catch((e) => fail(e.message)));
+  options.upstream && (await upstreamCatalogue(options.upstream, options.upstreamKey).catch((e) => fail(e.message)));
 const bootstrap = new Bootstrap(join(persist, "bootstrap.json"));
 const log = [];
 let stopping = false;
 const database = options.database === "postgres" ? await startPostgres() : undefined;
+const secrets = new SecretsFile(join(persist, "start.env"), secretsOfStart());
+const innerPort = await freePort();
+const localProxy = await LocalProxy.open(options.port, innerPort);
 const wrangler = startWrangler();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => void stop(0));
 wrangler.on("exit", (code) => {
@@ -49,7 +55,7 @@ announce();
 
 function readOptions() {
   try {
-    const parsed = parseOptions(process.argv.slice(2));
+    const parsed = parseOptions(process.argv.slice(2), process.env);
     if (!parsed.help) return parsed;
   } catch (error) {
     fail(`${error.message}\n\n${USAGE}`);
@@ -58,20 +64,9 @@ function readOptions() {
   process.exit(0);
 }
 
-/** Wrangler would take another port without asking, and the printed address would be wrong. */
-async function assertPortIsFree(port) {
-  const probe = createServer();
-  const taken = await new Promise((settle) => {
-    probe.once("error", () => settle(true));
-    probe.listen(port, "localhost", () => settle(false));
-  });
-  if (taken) fail(`Port ${port} is taken. Stop what listens there, or choose another: npm start -- --port ${port + 1}`);
-  await new Promise((settle) => probe.close(settle));
-}
-
 /** Only what this project and its simulator put there. */
 function forget(folder) {
-  for (const name of ["bootstrap.json", "v3", "postgres", "postgres.json"]) {
+  for (const name of ["bootstrap.json", "start.env", "v3", "postgres", "postgres.json"]) {
     rmSync(join(folder, name), { recursive: true, force: true });
   }
 }
@@ -92,20 +87,32 @@ async function startPostgres() {
   return { server, urls: JSON.parse(line) };
 }
 
+/** Addresses may carry a password. */
+function secretsOfStart() {
+  const known = { BOOTSTRAP_ADMIN_KEY_HASH: hashKey(bootstrap.keys.adminKey) };
+  if (catalogue) known.UPSTREAM_URL = options.upstream;
+  if (options.upstreamKey) known.UPSTREAM_KEY = options.upstreamKey;
+  return known;
+}
+
 function startWrangler() {
-  const vars = { BOOTSTRAP_ADMIN_KEY_HASH: hashKey(bootstrap.keys.adminKey), DATABASE: options.database };
-  if (catalogue) Object.assign(vars, { UPSTREAM_URL: options.upstream, MODEL_CATALOGUE: JSON.stringify(catalogue) });
-  if (options["upstream-key"]) vars.UPSTREAM_KEY = options["upstream-key"];
-  const args = ["dev", "--port", String(options.port), "--persist-to", persist, "--show-interactive-dev-session=false"];
+  const vars = { DATABASE: options.database, ...(catalogue ? { MODEL_CATALOGUE: JSON.stringify(catalogue) } : {}) };
+  const args = ["dev", "--ip", "127.0.0.1", "--port", String(innerPort), "--inspector-ip", "127.0.0.1"];
+  args.push("--persist-to", persist, "--show-interactive-dev-session=false", "--env-file", secrets.path);
   for (const [name, value] of Object.entries(vars)) args.push("--var", `${name}:${value}`);
   const bin = join(ROOT, "node_modules", "wrangler", "bin", "wrangler.js");
   if (!existsSync(bin)) fail("wrangler is not installed; delete node_modules and start again.");
   // In this process's own group: whoever ends the group, with whatever signal, ends all of it.
   const child = spawn(process.execPath, [bin, ...args], {
     cwd: ROOT,
-    env: database
-      ? { ...process.env, CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE: database.urls.app }
-      : process.env,
+    env: {
+      ...process.env,
+      TENANTRY_UPSTREAM_KEY: undefined,
+      // Its explorer shows every tenant's rows to whoever asks, and its traces what was asked.
+      X_LOCAL_EXPLORER: "false",
+      X_LOCAL_OBSERVABILITY: "false",
+      ...(database ? { CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE: database.urls.app } : {}),
+    },
     stdio: ["ignore", "pipe", "pipe"],
   });
   for (const stream of [child.stdout, child.stderr]) {
@@ -169,6 +176,7 @@ async function stopPostgres() {
 async function stop(code) {
   if (stopping) return;
   stopping = true;
+  localProxy.close();
   const ended = new Promise((settle) => wrangler.once("exit", settle));
   const pause = (ms) => new Promise((settle) => setTimeout(settle, ms));
   // Ctrl-C in a terminal reaches the whole group; only a signal to this process alone has to be handed on.
@@ -183,5 +191,6 @@ async function stop(code) {
     await Promise.race([ended, pause(patienceMs)]);
   }
   await stopPostgres();
+  secrets.remove();
   process.exit(code);
 }

@@ -8,7 +8,7 @@ export async function upstreamCatalogue(url, key) {
   } catch (error) {
     throw new Error(`no server answers at ${base}/models (${error.cause?.code ?? error.name}); start it first`);
   }
-  if (!reply.ok) throw new Error(`${base}/models answered ${reply.status}; check the address and --upstream-key`);
+  if (!reply.ok) throw new Error(`${base}/models answered ${reply.status}; check the address and the key`);
   const { data } = await reply.json();
   if (!Array.isArray(data) || data.length === 0) throw new Error(`${base} has no models; pull or load one first`);
   const facts = await serverFacts(base, headers, data);

@@ -22,7 +22,7 @@ const EXPOSED = [
 /** The application from its route table: middleware order and mounts, nothing else. */
 export function createApp(routes: readonly Route[], servicesOf: (env: object) => Services): Hono<Env> {
   const app = new Hono<Env>({ strict: true });
-  app.use(identify(servicesOf));
+  app.use(identify(servicesOf), refuseNul);
   app.options("*", (c) => preflight(c.req.raw));
   for (const route of routes) {
     app.on(route.method, [route.path], onRoute(route), authenticate(route), idempotent, async (c) => route.handler(c));
@@ -34,7 +34,7 @@ export function createApp(routes: readonly Route[], servicesOf: (env: object) =>
     });
   }
   app.notFound((c) => {
-    throw new ApiError("not_found", `Unknown path ${c.req.method} ${c.req.path.slice(0, 200)}.`);
+    throw unknownPath(c.req.method, c.req.path);
   });
   app.onError((error, c) => withCommonHeaders(toResponse(error, c.var.requestId), c.var.requestId));
   return app;
@@ -50,6 +50,15 @@ function identify(servicesOf: (env: object) => Services): MiddlewareHandler<Env>
     c.res = withCommonHeaders(c.res, c.var.requestId);
   };
 }
+
+/** No id, name or path has a NUL; a database may not even be asked for one. */
+const refuseNul: MiddlewareHandler<Env> = async (c, next) => {
+  if (/%00|\0/.test(new URL(c.req.url).pathname)) throw unknownPath(c.req.method, c.req.path);
+  await next();
+};
+
+const unknownPath = (method: string, path: string) =>
+  new ApiError("not_found", `Unknown path ${method} ${path.slice(0, 200)}.`);
 
 function withCommonHeaders(response: Response, requestId: string): Response {
   const { headers } = response;
@@ -85,7 +94,7 @@ function onRoute(route: Route): MiddlewareHandler<Env> {
 }
 
 /** Access is closed by default: a route that declares no scope is a mistake of ours, never an open door. */
-function authenticate({ scope, path, opening }: Route): MiddlewareHandler<Env> {
+function authenticate({ scope, alsoScopes = [], path, opening }: Route): MiddlewareHandler<Env> {
   return async (c, next) => {
     if (scope === undefined) throw new TypeError(`route ${path} declares no scope`);
     if (scope !== "public") {
@@ -93,7 +102,7 @@ function authenticate({ scope, path, opening }: Route): MiddlewareHandler<Env> {
       // A request that may be a duplicate is admitted only once it is known to be the first.
       const isClaimed = c.req.header(IDEMPOTENCY_KEY) !== undefined;
       const call = isClaimed ? undefined : opening?.(c);
-      const { context, policy, opened } = await authenticator.authenticate(c.req.raw, scope, call);
+      const { context, policy, opened } = await authenticator.authenticate(c.req.raw, [scope, ...alsoScopes], call);
       c.set("tenant", context);
       c.set("policy", policy);
       c.set("opened", opened);

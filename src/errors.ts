@@ -27,6 +27,7 @@ export const ERRORS = {
   idempotency_in_progress: { status: 409, type: "invalid_request_error" },
   idempotency_not_kept: { status: 409, type: "invalid_request_error" },
   idempotency_key_reused: { status: 422, type: "invalid_request_error" },
+  request_timeout: { status: 408, type: "invalid_request_error" },
   request_too_large: { status: 413, type: "invalid_request_error" },
   client_closed_request: { status: 499, type: "invalid_request_error" },
   rate_limit_exceeded: { status: 429, type: "rate_limit_error" },

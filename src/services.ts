@@ -1,18 +1,22 @@
 import { createHash } from "node:crypto";
 import type { BackgroundRunsRpc } from "../durable-objects/background-runs.messages";
+import type { IdempotencyPorts } from "../durable-objects/idempotency-store";
 import type { IdempotencyStoreRpc } from "../durable-objects/idempotency-store.messages";
 import type { ModelDispatcherRpc } from "../durable-objects/model-dispatcher.messages";
-import type { GatePorts, ObjectHome } from "../durable-objects/ports";
+import type { GatePorts, ObjectHome, PayloadSealing } from "../durable-objects/ports";
+import { earliest, sweepArtifacts } from "./artifacts/sweep";
 import { bucketOf, type Config, configFrom } from "./config";
 import { LeaseBook } from "./core/lease-book";
-import { objectName } from "./core/object-name";
+import { type ObjectAddress, objectName } from "./core/object-name";
 import type { PriceBook } from "./core/prices";
 import { copySink } from "./data/copies";
 import { ledger } from "./data/ledger";
 import { listSegment } from "./data/segments";
 import { purgeDeleted } from "./data/table-stores";
+import { sweepFiles } from "./files/sweep";
 import type { Model } from "./inference/catalogue";
 import { providerFor } from "./inference/providers";
+import { tokenizers } from "./inference/tokenizers";
 import type { PipelinePorts } from "./pipeline/model-call";
 import { type FileStore, fileStore } from "./storage/files";
 import { dataKeys } from "./storage/sealing";
@@ -27,6 +31,7 @@ import { type GateAt, objectsOf, sharedObjectsOf } from "./tenancy/gates";
 import type { IdempotencyStoreOf } from "./tenancy/idempotency";
 import { newId } from "./tenancy/ids";
 import { enterAsJob, enterPlatformAsJob } from "./tenancy/jobs";
+import { payloadSealing } from "./tenancy/payload-sealing";
 import type { TenancyPorts } from "./tenancy/ports";
 
 /** Everything a handler can reach; nothing of it is a binding, and every tenant-bound part asks for a context. */
@@ -38,6 +43,8 @@ export interface Services extends TenancyPorts {
   readonly idempotency: IdempotencyStoreOf;
   /** A tenant's work that goes on after its callers have left. */
   readonly background: BackgroundRunsOf;
+  /** Of what a tenant's objects keep of its requests. */
+  readonly sealing: (tenant: ObjectAddress) => PayloadSealing;
   /** Settles when the databases answer. */
   readonly ready: () => Promise<void>;
 }
@@ -60,12 +67,10 @@ export function servicesOf(env: object): Services {
   };
   const idempotencyAt = objectsOf<IdempotencyStoreRpc>(config.IDEMPOTENCY_STORE, config.JURISDICTIONS);
   const backgroundAt = objectsOf<BackgroundRunsRpc>(config.BACKGROUND_RUNS, config.JURISDICTIONS);
-  const files = fileStore({
-    bucket: (tenant) => bucketOf(config, tenant.region as Region),
-    dataKeys: dataKeys(config.WRAPPING_KEYS),
-  });
+  const files = filesOf(config);
   const services: Services = {
     files,
+    sealing: payloadSealing(dataKeys(config.WRAPPING_KEYS), gateAt),
     background(context) {
       assertMinted(context);
       return backgroundAt(context);
@@ -90,6 +95,7 @@ export function servicesOf(env: object): Services {
       catalogue: config.catalogue,
       gate,
       providerOf: (model, address) => providerFor(model, providerPorts(config), address),
+      tokenizers,
       requestDeadlineMs: config.REQUEST_DEADLINE_MS,
       dispatcher: dispatchersOf(config),
       leases: new LeaseBook(config.LEASE_MAX - 1),
@@ -110,6 +116,12 @@ export function dispatchersOf(config: Pick<Config, "MODEL_DISPATCHER" | "JURISDI
   return (region: Region, model: Pick<Model, "name">) => at(region, model.name);
 }
 
+const filesOf = (config: Config): FileStore =>
+  fileStore({
+    bucket: (tenant) => bucketOf(config, tenant.region as Region),
+    dataKeys: dataKeys(config.WRAPPING_KEYS),
+  });
+
 const providerPorts = (config: Config) => ({
   ai: config.AI,
   upstream: {
@@ -118,6 +130,20 @@ const providerPorts = (config: Config) => ({
     timeoutMs: config.UPSTREAM_TIMEOUT_MS,
   },
 });
+
+/** Replies to requests with an idempotency key that are kept of one tenant, in bytes. */
+const MAX_KEPT_BYTES = 1024 * 1024 * 1024;
+
+/** What an IdempotencyStore is given of the world. */
+export function idempotencyPorts(env: object): IdempotencyPorts {
+  const config = configFrom(env);
+  const gateAt: GateAt = objectsOf(config.TENANT_GATE, config.JURISDICTIONS);
+  return {
+    dataKeys: dataKeys(config.WRAPPING_KEYS),
+    dataKeyOf: ({ tenantId, region }) => gateAt({ tenantId, region: region as Region }).dataKey(),
+    maxBytes: MAX_KEPT_BYTES,
+  };
+}
 
 /** What a TenantGate is given of the world. */
 export function gatePorts(env: object): GatePorts {
@@ -140,6 +166,14 @@ export function gatePorts(env: object): GatePorts {
         await directory.removeKeys(keyHashes);
       },
       tenant: (home) => purgeTenant(env, context(home)),
+    },
+    async sweep(home, nowMs, retentionMs) {
+      const tenant = context(home);
+      const ports = { data: (owner: TenantContext) => databases.of(owner), files: filesOf(config) };
+      return earliest(
+        await sweepFiles(ports, tenant, nowMs, retentionMs),
+        await sweepArtifacts(ports.data(tenant), nowMs, retentionMs),
+      );
     },
     prices: config.prices,
     maxDraws: config.LEASE_MAX - 1,

@@ -68,8 +68,17 @@ const MAX_REMEMBERED = 20_000;
 /** A test double of an OpenAI-compatible provider, at the network's edge. Its counters nobody else can write. */
 export class MockUpstream {
   readonly #server: Server;
-  /** `aborted`: the client closed before its reply was complete. */
-  readonly counters = { calls: 0, promptTokens: 0, completionTokens: 0, aborted: 0, inFlight: 0, maxInFlight: 0 };
+  /** `aborted`: the client closed before its reply was complete. `sequences`: choices that run now, of all calls. */
+  readonly counters = {
+    calls: 0,
+    promptTokens: 0,
+    completionTokens: 0,
+    aborted: 0,
+    inFlight: 0,
+    maxInFlight: 0,
+    sequences: 0,
+    maxSequences: 0,
+  };
   /** The last requests, oldest first. */
   readonly requests: SeenRequest[] = [];
   #script: Script;
@@ -120,6 +129,7 @@ export class MockUpstream {
     const { counters } = this;
     for (const [name, by] of Object.entries(change)) counters[name as keyof typeof counters] += by;
     counters.maxInFlight = Math.max(counters.maxInFlight, counters.inFlight);
+    counters.maxSequences = Math.max(counters.maxSequences, counters.sequences);
     for (const wake of this.#waiting) wake();
     this.#waiting.clear();
   }
@@ -130,8 +140,11 @@ export class MockUpstream {
     this.requests.push({ atMs: Date.now(), path: request.url ?? "", body, headers: request.headers });
     if (this.requests.length > MAX_REMEMBERED) this.requests.shift();
     const script = this.#once.shift() ?? this.#ofModel.get(body.model) ?? this.#script;
-    this.#count({ calls: 1, inFlight: 1 });
-    response.once("close", () => this.#count({ inFlight: -1, aborted: isAbandoned(response) ? 1 : 0 }));
+    const sequences = body.n ?? 1;
+    this.#count({ calls: 1, inFlight: 1, sequences });
+    response.once("close", () =>
+      this.#count({ inFlight: -1, sequences: -sequences, aborted: isAbandoned(response) ? 1 : 0 }),
+    );
     if (script.hang) return;
     if (script.firstByteMs) await pause(script.firstByteMs);
     if (script.status) return send(response, script.status, script.errorBody ?? "{}", script.headers);

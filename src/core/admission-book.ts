@@ -1,6 +1,14 @@
 import { Deadlines } from "./deadlines";
-import { DRAW_MS, type DrawCost, GateLeases, type Lease } from "./gate-leases";
-import { type Counted, type Draw, type RateRefusal, type RateRule, RateWindows, type RuleBucket } from "./rate-windows";
+import { DRAW_MS, GateLeases, type Lease, type RunningDraw } from "./gate-leases";
+import {
+  type Counted,
+  type Draw,
+  type RateRefusal,
+  type RateRule,
+  RateWindows,
+  type RuleBucket,
+  type StoredWindows,
+} from "./rate-windows";
 import type { ServiceTier } from "./records";
 import { type Waiter, WaitingLine } from "./waiting-line";
 
@@ -109,23 +117,44 @@ export class AdmissionBook<F> {
     readonly holds: readonly Hold<F>[];
     /** Missing where none are given out: then nothing was counted ahead of the clock. */
     readonly leases?: readonly Lease<F>[] | undefined;
-    readonly buckets: readonly RuleBucket[];
+    /** All that was counted, or where to find it when it is asked for. */
+    readonly buckets?: readonly RuleBucket[];
+    readonly windows?: StoredWindows;
+    /** Windows that stay in memory although nobody asks for them. */
+    readonly maxWindows?: number;
+    /** When the clock was last known to be, at least. */
+    readonly atMs?: number;
   }): AdmissionBook<F> {
     const book = new AdmissionBook<F>();
     const leases = stored.leases ?? [];
-    let atMs = leases.reduce((latest, { grantedAtMs }) => Math.max(latest, grantedAtMs), 0);
+    let atMs = leases.reduce((latest, { grantedAtMs }) => Math.max(latest, grantedAtMs), stored.atMs ?? 0);
     book.#leases.restore(leases);
     for (const hold of stored.holds) {
       book.#holds.set(hold.requestId, hold);
       book.#expiries.set(hold.requestId, hold.expiresAtMs);
       atMs = Math.max(atMs, hold.grantedAtMs);
     }
-    book.#rates = RateWindows.restore(stored.buckets, atMs, stored.leases ? DRAW_MS : 0);
+    const aheadMs = stored.leases ? DRAW_MS : 0;
+    const { buckets = [], windows, maxWindows } = stored;
+    book.#rates = RateWindows.restore({
+      ...{ buckets, stored: windows, atMs, aheadMs },
+      ...(maxWindows === undefined ? {} : { maxWindows }),
+    });
     return book;
   }
 
   hold(requestId: string): Hold<F> | undefined {
     return this.#holds.get(requestId);
+  }
+
+  /** All that run, in the order of their grants. */
+  holds(): Hold<F>[] {
+    return [...this.#holds.values()];
+  }
+
+  /** All that are out, or returned with calls under way. */
+  leases(): Lease<F>[] {
+    return [...this.#leases.all()];
   }
 
   /** Calls that run, and draws that may. */
@@ -196,6 +225,8 @@ export class AdmissionBook<F> {
    */
   lease(id: string, request: AdmissionRequest<F>, wanted: number, nowMs: number): Lease<F> | undefined {
     const atMs = this.#rates.tick(nowMs);
+    const given = this.#leases.get(id);
+    if (given) return given;
     // Rules that only watch must see each call.
     if (this.#line.size > 0 || request.rates.some(({ mode = "hard" }) => mode !== "hard")) return undefined;
     const slots = request.inFlightLimit - this.inFlight;
@@ -217,14 +248,18 @@ export class AdmissionBook<F> {
     return this.#leases.get(id);
   }
 
-  /** As {@link settle}, for a call that drew on a lease. @returns undefined where the lease is over */
-  settleDraw(id: string, worst: DrawCost, used: Used, nowMs: number): Lease<F> | undefined {
+  /**
+   * As {@link settle}, for a call that drew on a lease.
+   * @param used null for a call that never ran
+   * @returns undefined where the call ended before, or the lease is over
+   */
+  settleDraw(leaseId: string, draw: RunningDraw, used: Used | null, nowMs: number): Lease<F> | undefined {
     this.#rates.tick(nowMs);
-    return this.#leases.settle(id, worst, used, this.#rates);
+    return this.#leases.settle(leaseId, draw, used, this.#rates);
   }
 
   /** An isolate draws no more on a lease; `running` are those of its calls that nobody has settled yet. */
-  returnLease(id: string, running: readonly DrawCost[], nowMs: number): void {
+  returnLease(id: string, running: readonly RunningDraw[], nowMs: number): void {
     this.#rates.tick(nowMs);
     this.#leases.giveBack(id, running, this.#rates);
   }
@@ -313,6 +348,11 @@ export class AdmissionBook<F> {
       const remaining = Math.max(0, rule.limit - used);
       return { ...rule, used, settled, held: used - settled, remaining, ...window };
     });
+  }
+
+  /** Windows in memory. */
+  get windows(): number {
+    return this.#rates.size;
   }
 
   /** Windows whose keys begin so: rules that count for each key or end user by itself have one for each. */

@@ -109,6 +109,11 @@ export class CountingWindow {
     return this.#buckets.size === 0;
   }
 
+  /** Whether {@link takeDirty} has something to tell. */
+  get isDirty(): boolean {
+    return this.#dirty.size > 0;
+  }
+
   /** Oldest first. */
   buckets(): Bucket[] {
     return [...this.#buckets].map(([bucketMs, count]) => ({ bucketMs, count }));

@@ -5,7 +5,7 @@
 export interface Endpoint {
   readonly id: string;
   readonly url: string;
-  /** Calls that may run there at once. */
+  /** Sequences that may run there at once: a call runs as many as it has slots. */
   readonly maxInFlight: number;
   readonly addedAtMs: number;
   /** Leaving: no new call goes there, those that run end. */
@@ -53,7 +53,8 @@ const BUSY_REST_MS = 1_000;
 interface Member {
   endpoint: Endpoint;
   breaker: Breaker;
-  readonly calls: Set<string>;
+  /** Calls that run there, each with its sequences. */
+  readonly calls: Map<string, number>;
 }
 
 export class EndpointPool {
@@ -63,14 +64,15 @@ export class EndpointPool {
   /** From what {@link takeDirty} handed out. @param running calls that were under way, by endpoint */
   static restore(
     endpoints: readonly { readonly endpoint: Endpoint; readonly breaker: StoredBreaker }[],
-    running: readonly { readonly callId: string; readonly endpointId: string }[],
+    running: readonly { readonly callId: string; readonly endpointId: string; readonly sequences?: number }[],
   ): EndpointPool {
     const pool = new EndpointPool();
     for (const { endpoint, breaker } of endpoints) {
-      const member = { endpoint, breaker: { ...healthy(endpoint.id), ...breaker }, calls: new Set<string>() };
+      const member = { endpoint, breaker: { ...healthy(endpoint.id), ...breaker }, calls: new Map<string, number>() };
       pool.#members.set(endpoint.id, member);
     }
-    for (const { callId, endpointId } of running) pool.#members.get(endpointId)?.calls.add(callId);
+    for (const { callId, endpointId, sequences = 1 } of running)
+      pool.#members.get(endpointId)?.calls.set(callId, sequences);
     for (const [id, member] of pool.#members) {
       const { breaker, calls } = member;
       // A trial that nobody knows of any more will never end: the next call is the trial.
@@ -92,7 +94,7 @@ export class EndpointPool {
     return [...this.#members.values()].sort(byJoining).map((member) => ({
       ...member.endpoint,
       state: stateOf(member, nowMs),
-      inFlight: member.calls.size,
+      inFlight: inFlightOf(member),
       failures: member.breaker.failures,
     }));
   }
@@ -101,7 +103,7 @@ export class EndpointPool {
   add(endpoint: Endpoint): void {
     const known = this.#members.get(endpoint.id);
     if (known) known.endpoint = endpoint;
-    else this.#members.set(endpoint.id, { endpoint, breaker: healthy(endpoint.id), calls: new Set() });
+    else this.#members.set(endpoint.id, { endpoint, breaker: healthy(endpoint.id), calls: new Map() });
     this.#dirty.add(endpoint.id);
   }
 
@@ -119,18 +121,29 @@ export class EndpointPool {
    * The one with most room in proportion among those that may be called; of several, the one that joined first. The
    * call holds its place there until {@link done}.
    * @param except endpoints that this call has tried already
+   * @param sequences that the call would like to run; where no endpoint has room for all, the one with most room takes
+   * as many as it can, see {@link sequencesOf}
    * @returns undefined where none has room
    */
-  choose(callId: string, except: readonly string[], nowMs: number): Endpoint | undefined {
-    let best: Member | undefined;
+  choose(callId: string, except: readonly string[], nowMs: number, sequences = 1): Endpoint | undefined {
+    let best: { readonly member: Member; readonly fits: number } | undefined;
     for (const member of this.#members.values()) {
-      if (except.includes(member.endpoint.id) || member.calls.has(callId) || roomOf(member, nowMs) < 1) continue;
-      if (!best || (loadOf(member) - loadOf(best) || byJoining(member, best)) < 0) best = member;
+      const fits = Math.min(sequences, roomOf(member, nowMs));
+      if (except.includes(member.endpoint.id) || member.calls.has(callId) || fits < 1) continue;
+      const order =
+        best && (best.fits - fits || loadOf(member) - loadOf(best.member) || byJoining(member, best.member));
+      if (order === undefined || order < 0) best = { member, fits };
     }
     if (!best) return undefined;
-    if (stateOf(best, nowMs) === "half_open") this.#set(best, { ...best.breaker, trialCallId: callId });
-    best.calls.add(callId);
-    return best.endpoint;
+    const { member, fits } = best;
+    if (stateOf(member, nowMs) === "half_open") this.#set(member, { ...member.breaker, trialCallId: callId });
+    member.calls.set(callId, fits);
+    return member.endpoint;
+  }
+
+  /** That a call may run at an endpoint; 0 where it does not run. */
+  sequencesOf(callId: string, endpointId: string): number {
+    return this.#members.get(endpointId)?.calls.get(callId) ?? 0;
   }
 
   /**
@@ -148,11 +161,18 @@ export class EndpointPool {
     this.#dropIfGone(endpointId, member);
   }
 
-  /** Calls that may run now, those that do included, wherever they run: what a dispatcher shares. */
+  /** Sequences that may run now, those that do included, wherever they run: what a dispatcher shares. */
   capacity(nowMs: number): number {
     let capacity = 0;
-    for (const member of this.#members.values()) capacity += member.calls.size + Math.max(0, roomOf(member, nowMs));
+    for (const member of this.#members.values()) capacity += inFlightOf(member) + Math.max(0, roomOf(member, nowMs));
     return capacity;
+  }
+
+  /** The most sequences that one more call may run now: all of them at one endpoint. */
+  widest(nowMs: number): number {
+    let widest = 0;
+    for (const member of this.#members.values()) widest = Math.max(widest, roomOf(member, nowMs));
+    return widest;
   }
 
   /** When the next one that is open or rests may be called; undefined while there is none. */
@@ -240,9 +260,9 @@ function stateOf({ endpoint, breaker }: Member, nowMs: number): EndpointState {
   return breaker.openedForMs > 0 ? "half_open" : "closed";
 }
 
-/** Calls that may be sent there now: to a half-open one a single trial, beside what still runs from before. */
+/** Sequences that may be sent there now: to a half-open one a single trial, beside what still runs from before. */
 function roomOf(member: Member, nowMs: number): number {
-  const room = member.endpoint.maxInFlight - member.calls.size;
+  const room = member.endpoint.maxInFlight - inFlightOf(member);
   switch (stateOf(member, nowMs)) {
     case "closed":
       return room;
@@ -254,7 +274,13 @@ function roomOf(member: Member, nowMs: number): number {
   }
 }
 
-const loadOf = ({ calls, endpoint }: Member) => calls.size / endpoint.maxInFlight;
+function inFlightOf({ calls }: Member): number {
+  let inFlight = 0;
+  for (const sequences of calls.values()) inFlight += sequences;
+  return inFlight;
+}
+
+const loadOf = (member: Member) => inFlightOf(member) / member.endpoint.maxInFlight;
 
 /** The same before and after a restart, whatever order they were read in. */
 const byJoining = ({ endpoint: a }: Member, { endpoint: b }: Member) =>

@@ -32,6 +32,15 @@ export interface Lease<F> {
   readonly draws: number;
   readonly tokens: number;
   readonly microdollars: number;
+  /** Draws that ended without a record while the lease was out. Missing where there are none. */
+  readonly released?: readonly string[];
+  /** Draws that were under way when it was returned and have not ended; missing while it is out. */
+  readonly running?: readonly string[];
+}
+
+/** A call that draws on a lease, and its worst case. */
+export interface RunningDraw extends DrawCost {
+  readonly requestId: string;
 }
 
 /**
@@ -88,42 +97,45 @@ export class GateLeases<F> {
 
   /**
    * One of its calls has ended. What it did not use of its worst case is given back where the lease was counted.
-   * @returns undefined where the lease is over: its call is booked already
+   * @param used null for a call that never ran: nobody records it, so the lease remembers that it ended
+   * @returns undefined where that call ended before, or the lease is over: it is booked already
    */
-  settle(id: string, worst: DrawCost, used: DrawCost, rates: RateWindows): Lease<F> | undefined {
+  settle(id: string, draw: RunningDraw, used: DrawCost | null, rates: RateWindows): Lease<F> | undefined {
     const lease = this.#leases.get(id);
-    if (!lease || lease.draws < 1 || worst.tokens > lease.tokens || worst.microdollars > lease.microdollars)
-      return undefined;
+    if (!lease || lease.draws < 1 || !isOpen(lease, draw.requestId)) return undefined;
+    if (draw.tokens > lease.tokens || draw.microdollars > lease.microdollars) return undefined;
     // With its last draw, what none of them needed goes back too.
-    const rest = lease.draws === 1 ? lease : worst;
+    const rest = lease.draws === 1 ? lease : draw;
     const unused = {
-      tokens: rest.tokens - Math.min(worst.tokens, Math.max(0, used.tokens)),
-      microdollars: rest.microdollars - Math.min(worst.microdollars, Math.max(0, used.microdollars)),
+      tokens: rest.tokens - Math.min(draw.tokens, Math.max(0, used?.tokens ?? 0)),
+      microdollars: rest.microdollars - Math.min(draw.microdollars, Math.max(0, used?.microdollars ?? 0)),
     };
     rates.giveBackUnused(lease.counted, unused);
-    this.#shrink(lease, 1, worst);
+    this.#shrink(ended(lease, draw.requestId, used === null), 1, draw);
     return lease;
   }
 
   /**
-   * The isolate draws no more: what is not under way there goes back, as requests too.
-   * @param running worst cases of calls that are under way and will be settled
+   * The isolate draws no more: what is not under way there goes back, as requests too. Said twice, it is said once.
+   * @param running calls that are under way and will be settled
    */
-  giveBack(id: string, running: readonly DrawCost[], rates: RateWindows): void {
+  giveBack(id: string, running: readonly RunningDraw[], rates: RateWindows): void {
     const lease = this.#leases.get(id);
-    if (!lease) return;
-    const kept = running.reduce(
+    if (!lease || lease.running) return;
+    const open = running.filter(({ requestId }) => isOpen(lease, requestId));
+    const kept = open.reduce(
       (sum, cost) => ({ tokens: sum.tokens + cost.tokens, microdollars: sum.microdollars + cost.microdollars }),
       { tokens: 0, microdollars: 0 },
     );
     const unused = {
-      draws: Math.max(0, lease.draws - running.length),
+      draws: Math.max(0, lease.draws - open.length),
       tokens: Math.max(0, lease.tokens - kept.tokens),
       microdollars: Math.max(0, lease.microdollars - kept.microdollars),
     };
     rates.giveBackUnused(lease.counted, unused);
     rates.giveBackRequests(lease.requestsCounted, unused.draws);
-    this.#shrink(lease, unused.draws, unused);
+    const { released: _, ...rest } = lease;
+    this.#shrink({ ...rest, running: open.map(({ requestId }) => requestId) }, unused.draws, unused);
   }
 
   /** Leases of which nobody has spoken in time. They stay counted at their worst case. */
@@ -171,6 +183,16 @@ export class GateLeases<F> {
     this.#expiries.delete(id);
     this.#dirty.add(id);
   }
+}
+
+/** Whether a call may still end on this lease: once, and after its return only as one that was named then. */
+const isOpen = ({ released, running }: Lease<unknown>, requestId: string) =>
+  running ? running.includes(requestId) : !released?.includes(requestId);
+
+/** The lease after one of its calls has ended; those that are recorded need not be remembered here. */
+function ended<F>(lease: Lease<F>, requestId: string, isReleased: boolean): Lease<F> {
+  if (lease.running) return { ...lease, running: lease.running.filter((id) => id !== requestId) };
+  return isReleased ? { ...lease, released: [...(lease.released ?? []), requestId] } : lease;
 }
 
 /** The worst case of one call. */

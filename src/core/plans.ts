@@ -11,14 +11,28 @@ export interface Plan {
   readonly weight: number;
   /** What its requests may ask for as `service_tier`. */
   readonly tiers: readonly ServiceTier[];
-  readonly files: FileQuota;
+  /** Uploaded files. */
+  readonly files: StorageQuota;
+  /** Stored completions and responses, those that are made in the background from the moment they are asked for. */
+  readonly artifacts: StorageQuota;
+  readonly background: BackgroundQuota;
 }
 
-/** What a tenant's files may take up in all. */
-export interface FileQuota {
+/** What a tenant may store of one kind, and how much of that each of its end users may. */
+export interface StorageQuota extends StorageLimit {
+  readonly endUser: StorageLimit;
+}
+export interface StorageLimit {
   readonly count: number;
   readonly bytes: number;
 }
+/** Responses in the background that are not over yet, of the tenant and of each of its end users. */
+export interface BackgroundQuota {
+  readonly runs: number;
+  readonly bytes: number;
+  readonly endUserRuns: number;
+}
+const MEBIBYTE = 1024 ** 2;
 const GIBIBYTE = 1024 ** 3;
 
 /**
@@ -32,7 +46,9 @@ export const PLANS = {
     modelDefaults: { requestsPerMinute: 60, tokensPerMinute: 40_000 },
     weight: 1,
     tiers: ["default", "flex"],
-    files: { count: 100, bytes: GIBIBYTE },
+    files: { count: 100, bytes: GIBIBYTE, endUser: { count: 20, bytes: 100 * MEBIBYTE } },
+    artifacts: { count: 10_000, bytes: GIBIBYTE, endUser: { count: 1_000, bytes: 100 * MEBIBYTE } },
+    background: { runs: 32, bytes: 8 * MEBIBYTE, endUserRuns: 4 },
   },
   standard: {
     inFlight: 32,
@@ -40,7 +56,9 @@ export const PLANS = {
     modelDefaults: { requestsPerMinute: 600, tokensPerMinute: 400_000 },
     weight: 4,
     tiers: ["priority", "default", "flex"],
-    files: { count: 10_000, bytes: 100 * GIBIBYTE },
+    files: { count: 10_000, bytes: 100 * GIBIBYTE, endUser: { count: 500, bytes: 5 * GIBIBYTE } },
+    artifacts: { count: 1_000_000, bytes: 4 * GIBIBYTE, endUser: { count: 20_000, bytes: 200 * MEBIBYTE } },
+    background: { runs: 256, bytes: 32 * MEBIBYTE, endUserRuns: 16 },
   },
   premium: {
     inFlight: 256,
@@ -48,7 +66,9 @@ export const PLANS = {
     modelDefaults: { requestsPerMinute: 6_000, tokensPerMinute: 4_000_000 },
     weight: 16,
     tiers: ["priority", "default", "flex"],
-    files: { count: 100_000, bytes: 1_000 * GIBIBYTE },
+    files: { count: 100_000, bytes: 1_000 * GIBIBYTE, endUser: { count: 1_000, bytes: 10 * GIBIBYTE } },
+    artifacts: { count: 5_000_000, bytes: 8 * GIBIBYTE, endUser: { count: 50_000, bytes: 400 * MEBIBYTE } },
+    background: { runs: 1_024, bytes: 64 * MEBIBYTE, endUserRuns: 64 },
   },
 } as const satisfies Record<string, Plan>;
 
@@ -60,7 +80,9 @@ export const DEFAULT_PLAN = "standard";
 export const planOf = ({ plan }: Pick<PolicySnapshot, "plan">): Plan =>
   Object.hasOwn(PLANS, plan) ? PLANS[plan as PlanName] : PLANS[DEFAULT_PLAN];
 
-export const filesOf = (policy: Pick<PolicySnapshot, "plan">): FileQuota => planOf(policy).files;
+/** What may be stored of a kind. */
+export const storageQuotaOf = (policy: Pick<PolicySnapshot, "plan">, kind: "artifact" | "file"): StorageQuota =>
+  kind === "file" ? planOf(policy).files : planOf(policy).artifacts;
 
 /** The same policy under another plan: what the operator set by hand stays. */
 export function withPlan(policy: PolicySnapshot, plan: PlanName): PolicySnapshot {

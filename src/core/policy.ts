@@ -56,6 +56,8 @@ export interface PolicySnapshot {
   readonly isolation: Isolation;
   /** How long deleted objects, and the tenant itself once archived, can be restored; then they are purged. */
   readonly retentionDays: number;
+  /** Stored completions and responses are forgotten so many days after they were made. */
+  readonly artifactDays: number;
   readonly dataRetention: DataRetention;
   readonly limits: {
     /** Model calls of the tenant that may run at once; more wait in the queue. */
@@ -90,6 +92,7 @@ export function readPolicy(stored: string): PolicySnapshot {
 export const FIRST_VALUES = {
   isolation: "pool",
   retentionDays: 30,
+  artifactDays: 30,
   dataRetention: "organization_default",
 } as const satisfies Partial<PolicySnapshot>;
 export const FIRST_LIMITS = {

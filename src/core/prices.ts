@@ -39,15 +39,21 @@ export function pricesOf(book: PriceBook, model: string): CallPrices {
 const NOTHING = { price: null, cost: null };
 export const UNPRICED: CallPrices = { price: null, priceVersion: null, cost: null, costVersion: null };
 
-/** What tokens cost, rounded to the nearest micro-dollar: never above the worst case, which is rounded up. */
-export function microdollarsOf(
-  price: ModelPrice,
-  tokens: { readonly promptTokens: number; readonly cachedTokens: number; readonly completionTokens: number },
-): number {
+interface PricedTokens {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+}
+
+/** What tokens cost exactly, in picodollars: whole, since a price is whole micro-dollars per million tokens. */
+export function picodollarsOf(price: ModelPrice, tokens: PricedTokens): number {
   const cached = Math.min(tokens.cachedTokens, tokens.promptTokens);
   const fresh = tokens.promptTokens - cached;
   // Cached tokens never cost more than fresh ones, or a worst case would not be one.
   const cachedInput = Math.min(price.cachedInput, price.input);
-  const total = fresh * price.input + cached * cachedInput + tokens.completionTokens * price.output;
-  return Math.round(total / PER_MILLION);
+  return fresh * price.input + cached * cachedInput + tokens.completionTokens * price.output;
 }
+
+/** The same rounded to the nearest micro-dollar: never above the worst case, which is rounded up. */
+export const microdollarsOf = (price: ModelPrice, tokens: PricedTokens): number =>
+  Math.round(picodollarsOf(price, tokens) / PER_MILLION);

@@ -37,6 +37,9 @@ export interface Draw {
   readonly price?: TokenPrice | null;
 }
 
+/** Whether a refusal may be another one when fewer tokens are asked for. */
+export const dependsOnTokens = (unit: RateRefusal["unit"]): boolean => unit === "tokens" || unit === "microdollars";
+
 export interface RateRefusal {
   readonly rule: string;
   readonly key: string;
@@ -88,12 +91,44 @@ export function periodOfKey(key: string): Period {
   return WITH_PERIOD.has(kind) ? periodNamed(period.replaceAll(".", "/")) : MINUTE;
 }
 
+/** Windows as storage has them: everything that {@link RateWindows.takeDirty} gave out. */
+export interface StoredWindows {
+  buckets(rule: string): readonly Bucket[];
+  /** Rules with buckets whose keys begin so, in order, those after `after`, at most `limit`. */
+  rules(prefix: string, after: string, limit: number): readonly string[];
+}
+
+/** About 1 KB each. */
+const MAX_WINDOWS = 4_096;
+/** Stored rules that one listing looks at. */
+const MAX_LISTED_RULES = 1_000;
+const PAGE_RULES = 100;
+
+interface RestoredWindows {
+  /** All there are; or {@link stored}, where they are read when they are asked for. */
+  readonly buckets?: readonly RuleBucket[];
+  readonly stored?: StoredWindows | undefined;
+  /** When the clock was last known to be, at least; it goes on from there. */
+  readonly atMs: number;
+  /** How far ahead of the clock leases may have counted. */
+  readonly aheadMs?: number;
+  /** Windows that stay in memory although nobody asks for them. */
+  readonly maxWindows?: number;
+}
+
 /**
  * The rates and budgets of one tenant: a window per rule, and what waiting requests claim of it. All share one clock,
- * which {@link tick} moves and which never goes back. Windows that ran empty are dropped.
+ * which {@link tick} moves and which never goes back. Windows that ran empty are dropped; where they are stored, those
+ * that were asked for longest ago leave memory too, and come back when somebody asks.
  */
 export class RateWindows {
+  /** Where they are stored, in the order in which they were asked for. */
   readonly #windows = new Map<string, CountingWindow>();
+  /** Rules that have nothing stored. */
+  readonly #absent = new Set<string>();
+  #stored: StoredWindows | undefined;
+  #maxWindows = MAX_WINDOWS;
+  #aheadMs = 0;
   /** Keys by period, each in the order in which its windows run empty. */
   readonly #order = new Map<string, Set<string>>();
   readonly #claims = new Map<string, number>();
@@ -102,13 +137,11 @@ export class RateWindows {
   #left: { rule: string; bucketMs: number }[] = [];
   #atMs = 0;
 
-  /**
-   * @param buckets what {@link takeDirty} persisted
-   * @param atMs when the clock was last known to be, at least; it goes on from there
-   * @param aheadMs how far ahead of the clock leases may have counted
-   */
-  static restore(buckets: readonly RuleBucket[], atMs: number, aheadMs = 0): RateWindows {
+  static restore({ buckets = [], stored, atMs, aheadMs = 0, maxWindows }: RestoredWindows): RateWindows {
     const rates = new RateWindows();
+    rates.#stored = stored;
+    rates.#aheadMs = aheadMs;
+    rates.#maxWindows = maxWindows ?? MAX_WINDOWS;
     const inOrder = [...buckets].sort((a, b) => b.bucketMs - a.bucketMs);
     const newestFirst = [...Map.groupBy(inOrder, (bucket) => bucket.rule)];
     for (const [rule, own] of newestFirst.reverse())
@@ -233,7 +266,7 @@ export class RateWindows {
   /** A window's state now; `used` is counted and claimed, `resetMs` the wait until nothing counts any more. */
   state(key: string, nowMs: number): WindowState {
     const used = this.#counted(key) + (this.#claims.get(key) ?? 0);
-    const resetMs = this.#windows.get(key)?.resetMs(nowMs) ?? 0;
+    const resetMs = this.#window(key)?.resetMs(nowMs) ?? 0;
     return {
       used,
       resetMs,
@@ -247,14 +280,26 @@ export class RateWindows {
     return this.#counted(key);
   }
 
-  /** Windows whose keys begin so, at most `limit`. */
+  /** How many are in memory. */
+  get size(): number {
+    return this.#windows.size;
+  }
+
+  /** Windows whose keys begin so and that count something, at most `limit`; of those that are stored, the first. */
   keys(prefix: string, limit: number): string[] {
-    const found: string[] = [];
-    for (const key of this.#windows.keys()) {
-      if (found.length === limit) break;
-      if (key.startsWith(prefix)) found.push(key);
+    const found = new Set<string>();
+    const counts = (key: string) => this.#counted(key) > 0 || this.#windows.get(key)?.isEmpty === false;
+    for (const key of [...this.#windows.keys()].filter((one) => one.startsWith(prefix))) {
+      if (found.size < limit && counts(key)) found.add(key);
     }
-    return found;
+    let after = prefix;
+    for (let listed = 0; found.size < limit && listed < MAX_LISTED_RULES; listed += PAGE_RULES) {
+      const page = this.#stored?.rules(prefix, after, PAGE_RULES) ?? [];
+      for (const key of page) if (found.size < limit && !found.has(key) && counts(key)) found.add(key);
+      after = page.at(-1) ?? after;
+      if (page.length < PAGE_RULES) break;
+    }
+    return [...found];
   }
 
   /** What must be written so that {@link restore} finds it. */
@@ -268,16 +313,52 @@ export class RateWindows {
       for (const bucketMs of dirty?.remove ?? []) remove.push({ rule, bucketMs });
     }
     this.#touched.clear();
+    this.#makeRoom();
     return { upsert, remove };
   }
 
+  /** From memory, or from storage. */
+  #window(key: string): CountingWindow | undefined {
+    const known = this.#windows.get(key);
+    if (!this.#stored || this.#absent.has(key)) return known;
+    if (known) {
+      this.#windows.delete(key);
+      this.#windows.set(key, known);
+      return known;
+    }
+    const buckets = this.#stored.buckets(key);
+    const [newest] = [...buckets].sort((a, b) => b.bucketMs - a.bucketMs);
+    if (!newest) {
+      if (this.#absent.size >= this.#maxWindows) this.#absent.clear();
+      this.#absent.add(key);
+      return undefined;
+    }
+    this.#makeRoom();
+    const window = CountingWindow.restore(buckets, periodOfKey(key), this.#aheadMs);
+    this.#atMs = Math.max(this.#atMs, newest.bucketMs - this.#aheadMs);
+    this.#keep(key, window);
+    return window;
+  }
+
+  /** Those that were asked for longest ago leave, except what storage does not know yet. */
+  #makeRoom(): void {
+    if (!this.#stored) return;
+    for (const [key, window] of this.#windows) {
+      if (this.#windows.size < this.#maxWindows) return;
+      if (window.isDirty) continue;
+      this.#windows.delete(key);
+      this.#order.get(window.period.name)?.delete(key);
+      this.#touched.delete(key);
+    }
+  }
+
   #correct(rule: string, bucketMs: number, delta: number): void {
-    this.#windows.get(rule)?.correct(bucketMs, delta);
+    this.#window(rule)?.correct(bucketMs, delta);
     this.#touched.add(rule);
   }
 
   #add(key: string, amount: number, aheadMs = 0): number {
-    const window = this.#windows.get(key) ?? new CountingWindow(periodOfKey(key));
+    const window = this.#window(key) ?? new CountingWindow(periodOfKey(key));
     const bucketMs = window.add(amount, this.#atMs, aheadMs);
     this.#keep(key, window);
     this.#touched.add(key);
@@ -291,6 +372,7 @@ export class RateWindows {
     this.#order.set(name, keys);
     keys.delete(key);
     keys.add(key);
+    this.#absent.delete(key);
     this.#windows.set(key, window);
   }
 
@@ -304,7 +386,7 @@ export class RateWindows {
   }
 
   #counted(rule: string): number {
-    const window = this.#windows.get(rule);
+    const window = this.#window(rule);
     if (!window) return 0;
     this.#touched.add(rule); // a look, too, lets buckets leave
     return window.total(this.#atMs);
@@ -336,7 +418,7 @@ export class RateWindows {
     const { name, key, unit, limit } = rule;
     const refusal = { rule: name, key, unit, limit, used, requested: cost };
     if (cost > limit) return { ...refusal, retryAfterMs: 0, neverFits: true };
-    const window = this.#windows.get(key);
+    const window = this.#window(key);
     const exact = window && cost + claimed <= limit;
     const retryAfterMs = exact ? window.retryAfterMs(cost + claimed, limit, nowMs) : periodOfKey(key).longestMs;
     return { ...refusal, retryAfterMs, neverFits: false };

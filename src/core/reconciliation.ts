@@ -73,8 +73,8 @@ export function compareWithMeter(
   estimates: Estimates,
   metered: Counted,
 ): Record<keyof Counted, Compared> {
-  // Each event is rounded to whole micro-dollars by itself.
-  const rounding = Math.ceil(booked.requests / 2);
+  // Each tenant carries less than a micro-dollar of a model into these hours, and out of them.
+  const rounding = booked.requests;
   return {
     // One that failed may never have reached the provider.
     requests: compare(booked.requests, metered.requests, { tooMuch: estimates.requests, tooLittle: 0 }),

@@ -1,4 +1,5 @@
-import { type CallPrices, microdollarsOf, UNPRICED } from "./prices";
+import { type CallPrices, microdollarsOf, picodollarsOf, UNPRICED } from "./prices";
+import { booked, NO_REMAINDER, type Remainder } from "./remainders";
 
 /**
  * What a model call leaves behind, forever: one usage event (what is counted and billed) and one decision record
@@ -142,20 +143,29 @@ export function unreconciledLease(
     readonly microdollars: number;
   },
   nowMs: number,
-): { event: UsageEvent; decision: DecisionRecord } {
+  before: Remainder = NO_REMAINDER,
+): CallRecords {
   const reserved = { reservedPromptTokens: 0, reservedOutputTokens: lease.tokens };
   const facts = { ...lease.facts, ...reserved, requestId: `lease_${lease.id}` };
   const { event, decision } = recordsOf(facts, unreconciledEnd(facts), nowMs);
   const priceMicrodollars = event.priceMicrodollars === null ? null : lease.microdollars;
-  return { event: { ...event, priceMicrodollars }, decision: { ...decision, count: lease.draws } };
+  return { event: { ...event, priceMicrodollars }, decision: { ...decision, count: lease.draws }, remainder: before };
 }
 
-/** The two records of one ended call. */
+/** What one ended call leaves: two records, and what of its money is carried to the model's next call. */
+export interface CallRecords {
+  readonly event: UsageEvent;
+  readonly decision: DecisionRecord;
+  readonly remainder: Remainder;
+}
+
+/** @param before what the model's last call left */
 export function recordsOf(
   facts: CallFacts,
   end: CallEnd,
   nowMs: number,
-): { event: UsageEvent; decision: DecisionRecord } {
+  before: Remainder = NO_REMAINDER,
+): CallRecords {
   // A prompt that was longer than its bound, or a provider that ignored its cap, is our loss: booked up to the
   // reservation, the rest named as overrun.
   const promptTokens = Math.min(end.promptTokens, facts.reservedPromptTokens);
@@ -163,7 +173,9 @@ export function recordsOf(
   const overrunTokens = end.promptTokens - promptTokens + (end.completionTokens - completionTokens);
   const cachedTokens = Math.min(end.cachedTokens, promptTokens);
   const { price, priceVersion, cost, costVersion } = facts.prices ?? UNPRICED;
-  const tokens = { promptTokens, cachedTokens, completionTokens };
+  const priced = booked(price && picodollarsOf(price, { promptTokens, cachedTokens, completionTokens }), before.price);
+  // The overrun is not the tenant's, but the provider asks for it.
+  const costing = booked(cost && picodollarsOf(cost, end), before.cost);
   const event: UsageEvent = {
     v: USAGE_EVENT_VERSION,
     id: facts.requestId,
@@ -182,10 +194,9 @@ export function recordsOf(
     ...(end.usageRejected ? { usageRejected: true } : {}),
     ...(end.estimated ? { unseen: unseenOf(facts, end) } : {}),
     overrunTokens,
-    priceMicrodollars: price && microdollarsOf(price, tokens),
+    priceMicrodollars: priced.microdollars,
     priceVersion,
-    // The overrun is not the tenant's, but the provider asks for it.
-    costMicrodollars: cost && microdollarsOf(cost, end),
+    costMicrodollars: costing.microdollars,
     costVersion,
   };
   const decision: DecisionRecord = {
@@ -215,7 +226,7 @@ export function recordsOf(
     firstTokenMs: end.firstTokenMs,
     totalMs: end.totalMs,
   };
-  return { event, decision };
+  return { event, decision, remainder: { price: priced.rest, cost: costing.rest } };
 }
 
 /** Nobody counted an estimated call: its provider may have worked up to the worst case. */

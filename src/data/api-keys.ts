@@ -1,4 +1,4 @@
-import { eq } from "drizzle-orm";
+import { and, eq, isNull, lt, or, type SQL } from "drizzle-orm";
 import { type Page, type PageRequest, pageOf, pageOptions, readPage } from "./page";
 import type { apiKey } from "./schema";
 import type { ServiceAccountRow } from "./service-accounts";
@@ -38,10 +38,11 @@ async function withOwners(
   return rows.map(({ row, parent }) => ({ row, owner: parent }));
 }
 
-/** Marks when keys were last used; part of the ledger's turn, because it is as old as that. */
+/** Marks when keys were last used, never earlier than they are marked already; part of the ledger's turn. */
 export function lastUsedUpdates(data: TenantData, lastUsedMs: Readonly<Record<string, number>>): BoundStatement[] {
   const { apiKey } = data.tables;
-  return Object.entries(lastUsedMs).map(([id, lastUsedAtMs]) =>
-    data.update(apiKey, { lastUsedAtMs }, eq(apiKey.id, id)),
-  );
+  return Object.entries(lastUsedMs).map(([id, lastUsedAtMs]) => {
+    const isEarlier = or(isNull(apiKey.lastUsedAtMs), lt(apiKey.lastUsedAtMs, lastUsedAtMs));
+    return data.update(apiKey, { lastUsedAtMs }, and(eq(apiKey.id, id), isEarlier) as SQL);
+  });
 }

@@ -48,7 +48,11 @@ export const postgresDialect: Dialect = {
     drizzlePostgres(async (text, params) => ({ rows: await read(text, params) })) as unknown as SqliteRemoteDatabase,
   anyOf: (column, values) =>
     sql`${column} in (select value from jsonb_array_elements_text(cast(${JSON.stringify(values)} as jsonb)))`,
-  hasMembers: (column, members) => sql`${column} @> cast(${JSON.stringify(members)} as jsonb)`,
+  hasMembers: (
+    column,
+    members,
+  ) => sql`not exists (select 1 from jsonb_each_text(cast(${JSON.stringify(members)} as jsonb)) as wanted
+    where not exists (select 1 from jsonb_each_text(${column}) as own where own.key = wanted.key and own.value = wanted.value))`,
 };
 
 type Row<T> = T extends { $inferSelect: infer R } ? R : never;

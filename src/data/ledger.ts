@@ -4,7 +4,7 @@ import type { HourlyUsage } from "../../durable-objects/tenant-gate.messages";
 import { objectName } from "../core/object-name";
 import { NO_ESTIMATES } from "../core/reconciliation";
 import { lastUsedUpdates } from "./api-keys";
-import type { TenantData } from "./tenant-data";
+import type { BoundStatement, TenantData } from "./tenant-data";
 
 /** Statements of one D1 batch; its documented bound on queries of an invocation is 1,000. */
 const BATCH_SIZE = 100;
@@ -35,7 +35,7 @@ export function ledger(stores: {
           usageRollup.batch,
           usageRollup.endUser,
         ];
-        return platform.upsert(usageRollup, key, {
+        const row = {
           projectId: tenant.tenantId,
           gate: objectName(tenant),
           hourMs: hour.hourMs,
@@ -55,15 +55,21 @@ export function ledger(stores: {
           estimates: hour.estimates,
           createdAtMs: nowMs,
           updatedAtMs: nowMs,
-        });
+        };
+        // Absolute numbers that only grow: an earlier write that arrives late must not take them back.
+        return platform.upsert(usageRollup, key, row, { grows: usageRollup.requests });
       });
-      for (let from = 0; from < rows.length; from += BATCH_SIZE) {
-        await platform.batch(rows.slice(from, from + BATCH_SIZE));
-      }
+      await inBatches(platform, rows);
       const own = stores.data(tenant);
-      await own.batch(lastUsedUpdates(own, lastUsedMs));
+      await inBatches(own, lastUsedUpdates(own, lastUsedMs));
     },
   };
+}
+
+async function inBatches(data: TenantData, statements: readonly BoundStatement[]): Promise<void> {
+  for (let from = 0; from < statements.length; from += BATCH_SIZE) {
+    await data.batch(statements.slice(from, from + BATCH_SIZE));
+  }
 }
 
 export interface RollupFilter {

@@ -10,6 +10,7 @@ export const TENANT_TABLES = {
   journalSegment: { name: "objectKey" },
   artifact: { name: "id" },
   file: { name: "id" },
+  storageUse: { name: "kind" },
 } as const satisfies { readonly [K in keyof Tables]?: { readonly name: keyof Tables[K]["_"]["columns"] } };
 
 /** The operator's, under the tenant `platform`; `about` is the column that says which tenant a row tells of. */

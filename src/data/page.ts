@@ -15,17 +15,25 @@ export interface Page<T> {
   readonly hasMore: boolean;
 }
 
+/** Which rows a list is of. */
+export interface Listed {
+  /** What its caller may see at all. A cursor outside of it names nothing, as one that never was. */
+  readonly visible?: SQL | undefined;
+  /** What was asked for besides; a page may end on a row that does not match any more. */
+  readonly where?: SQL | undefined;
+}
+
 /**
  * A page in order of creation. The index (tenant, creation, id) serves it whole, so it costs what it returns.
- * @returns undefined when `after` names no row of this tenant
+ * @returns undefined when `after` names no row that the caller may see
  */
 export async function readPage<T extends ListedTable>(
   data: TenantData,
   table: T,
   request: PageRequest,
-  where?: SQL,
+  listed: Listed = {},
 ): Promise<Page<T["$inferSelect"]> | undefined> {
-  const options = await pageOptions(data, table, request, where);
+  const options = await pageOptions(data, table, request, listed);
   return options && pageOf(await data.list(table, options), request);
 }
 
@@ -34,20 +42,21 @@ export async function pageOptions(
   data: TenantData,
   table: ListedTable,
   { limit, after, order = "asc" }: PageRequest,
-  where?: SQL,
+  { visible, where }: Listed = {},
 ): Promise<ListOptions | undefined> {
   const beyond = order === "asc" ? gt : lt;
   const direction = order === "asc" ? asc : desc;
   let from: SQL | undefined;
   if (after !== undefined) {
     // A page may end on a row that is deleted before the next page is asked for.
-    const last = (await data.withDeleted().first(table, eq(table.id, after))) as { createdAtMs: number } | undefined;
+    const named = and(eq(table.id, after), visible) as SQL;
+    const last = (await data.withDeleted().first(table, named)) as { createdAtMs: number } | undefined;
     if (!last) return undefined;
     const sameTime = and(eq(table.createdAtMs, last.createdAtMs), beyond(table.id, after));
     from = or(beyond(table.createdAtMs, last.createdAtMs), sameTime);
   }
   const orderBy = [direction(table.createdAtMs), direction(table.id)];
-  return { where: and(where, from), orderBy, limit: limit + 1 };
+  return { where: and(visible, where, from), orderBy, limit: limit + 1 };
 }
 
 export const pageOf = <T>(rows: readonly T[], { limit }: PageRequest): Page<T> => ({

@@ -29,7 +29,8 @@ export function postgresDatabase(binding: Hyperdrive, tenantId: string, schema: 
         return result;
       })) as T;
     } catch (error) {
-      throw isUnreachable(error) ? unavailable(error) : error;
+      if (isUnreachable(error)) throw unavailable(error);
+      throw (await isSchemaGone(binding, tenantId, schema)) ? gone() : error;
     }
   };
   const run = (tx: TransactionSql, { sql, params }: Statement) => tx.unsafe(sql, params as never[]);
@@ -101,6 +102,12 @@ async function assertSubjectToRowSecurity(tx: TransactionSql): Promise<void> {
     throw new TypeError("the database role is exempt from row level security; connect as tenantry_app");
   }
 }
+
+/** The tenant was erased while somebody was on the way to its rows. */
+const isSchemaGone = async (binding: Hyperdrive, tenantId: string, schema: string): Promise<boolean> =>
+  schema !== POOL_SCHEMA && !(await new TenantSchema(binding, tenantId).exists());
+
+const gone = () => new ApiError("not_found", "No such object: its project no longer exists.");
 
 const UNREACHABLE = /^(ECONN|ENOTFOUND|EPIPE|ETIMEDOUT|CONNECT_TIMEOUT|CONNECTION_|57P|53)/;
 

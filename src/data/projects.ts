@@ -15,5 +15,5 @@ export function pageOfProjects(
   page: PageRequest & { readonly includeArchived: boolean },
 ): Promise<Page<ProjectRow> | undefined> {
   const { project } = platform.tables;
-  return readPage(platform, project, page, page.includeArchived ? undefined : isNull(project.archivedAtMs));
+  return readPage(platform, project, page, { where: page.includeArchived ? undefined : isNull(project.archivedAtMs) });
 }

@@ -1,6 +1,7 @@
-import { bigint, boolean, foreignKey, index, jsonb, pgTable, primaryKey, text } from "drizzle-orm/pg-core";
+import { isNotNull, sql } from "drizzle-orm";
+import { bigint, boolean, check, foreignKey, index, jsonb, pgTable, primaryKey, text } from "drizzle-orm/pg-core";
 import type { Estimates } from "../core/reconciliation";
-import type { MinuteCounts } from "./schema";
+import type { MinuteCounts, StoredKind } from "./schema";
 
 /**
  * The same tables as `schema.ts` for Postgres; a test compares them column by column. No table names a schema: the
@@ -152,12 +153,17 @@ export const artifact = pgTable(
     metadata: jsonb("metadata").$type<Readonly<Record<string, string>>>().notNull(),
     input: jsonb("input").$type<unknown>().notNull(),
     output: jsonb("output").$type<unknown>().notNull(),
+    bytes: count("bytes").notNull().default(0),
+    expiresAtMs: milliseconds("expires_at"),
+    change: text("change"),
     ...lifetime(),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),
     index("artifact_by_creation").on(t.tenantId, t.kind, t.createdAtMs, t.id),
     index("artifact_by_root").on(t.tenantId, t.rootId, t.createdAtMs),
+    index("artifact_by_expiry").on(t.tenantId, t.expiresAtMs).where(isNotNull(t.expiresAtMs)),
+    index("artifact_by_deletion").on(t.tenantId, t.deletedAtMs).where(isNotNull(t.deletedAtMs)),
   ],
 );
 
@@ -173,11 +179,33 @@ export const file = pgTable(
     sha256: text("sha256").notNull(),
     sealedKey: text("sealed_key").notNull(),
     expiresAtMs: milliseconds("expires_at"),
+    state: text("state").$type<"uploading" | "ready" | "removing" | "removed">().notNull().default("ready"),
+    sweepAtMs: milliseconds("sweep_at"),
+    change: text("change"),
     ...lifetime(),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),
     index("file_by_creation").on(t.tenantId, t.createdAtMs, t.id),
     index("file_by_expiry").on(t.tenantId, t.expiresAtMs),
+    index("file_by_sweep").on(t.tenantId, t.sweepAtMs).where(isNotNull(t.sweepAtMs)),
+    index("file_by_deletion").on(t.tenantId, t.deletedAtMs).where(isNotNull(t.deletedAtMs)),
+  ],
+);
+
+export const storageUse = pgTable(
+  "storage_use",
+  {
+    ...owner(),
+    kind: text("kind").$type<StoredKind>().notNull(),
+    endUser: text("end_user").notNull(),
+    objects: count("objects").notNull(),
+    bytes: count("bytes").notNull(),
+    isWithin: count("is_within").notNull(),
+    ...lifetime(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.kind, t.endUser] }),
+    check("storage_within_quota", sql`${t.isWithin} = 1`),
   ],
 );

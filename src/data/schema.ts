@@ -1,4 +1,5 @@
-import { foreignKey, index, integer, primaryKey, sqliteTable, text } from "drizzle-orm/sqlite-core";
+import { isNotNull, sql } from "drizzle-orm";
+import { check, foreignKey, index, integer, primaryKey, sqliteTable, text } from "drizzle-orm/sqlite-core";
 import type { Estimates } from "../core/reconciliation";
 
 /**
@@ -169,12 +170,20 @@ export const artifact = sqliteTable(
     metadata: text("metadata", { mode: "json" }).$type<Readonly<Record<string, string>>>().notNull(),
     input: text("input", { mode: "json" }).$type<unknown>().notNull(),
     output: text("output", { mode: "json" }).$type<unknown>().notNull(),
+    /** What it takes of its owner's room; 0 in rows of versions that did not count. */
+    bytes: integer("bytes").notNull().default(0),
+    /** From then on nobody finds it; null in rows of versions that kept everything. */
+    expiresAtMs: integer("expires_at"),
+    /** The latest change that gave room back, so that each row's room is given back once. */
+    change: text("change"),
     ...lifetime,
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),
     index("artifact_by_creation").on(t.tenantId, t.kind, t.createdAtMs, t.id),
     index("artifact_by_root").on(t.tenantId, t.rootId, t.createdAtMs),
+    index("artifact_by_expiry").on(t.tenantId, t.expiresAtMs).where(isNotNull(t.expiresAtMs)),
+    index("artifact_by_deletion").on(t.tenantId, t.deletedAtMs).where(isNotNull(t.deletedAtMs)),
   ],
 );
 
@@ -193,11 +202,46 @@ export const file = sqliteTable(
     /** The file's own key, sealed with the tenant's, base64. */
     sealedKey: text("sealed_key").notNull(),
     expiresAtMs: integer("expires_at"),
+    /**
+     * Every state but `ready` comes with deleted_at, so that only ready files are found. A row is there before its
+     * bytes (`uploading`) and until they are gone (`removing`): nothing lies in object storage without a row.
+     */
+    state: text("state").$type<"uploading" | "ready" | "removing" | "removed">().notNull().default("ready"),
+    /** When maintenance looks at it: an upload that nobody finished, or bytes that could not be removed. */
+    sweepAtMs: integer("sweep_at"),
+    /** The latest change of its state, so that each row's room is given back once. */
+    change: text("change"),
     ...lifetime,
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.id] }),
     index("file_by_creation").on(t.tenantId, t.createdAtMs, t.id),
     index("file_by_expiry").on(t.tenantId, t.expiresAtMs),
+    index("file_by_sweep").on(t.tenantId, t.sweepAtMs).where(isNotNull(t.sweepAtMs)),
+    index("file_by_deletion").on(t.tenantId, t.deletedAtMs).where(isNotNull(t.deletedAtMs)),
   ],
 );
+
+/**
+ * How much a tenant stores, and each of its end users: one counter per kind and owner, changed in the transaction
+ * that changes what it counts. A change that would pass the limit breaks the check, and with it the transaction.
+ */
+export const storageUse = sqliteTable(
+  "storage_use",
+  {
+    ...owner,
+    kind: text("kind").$type<StoredKind>().notNull(),
+    /** Empty for the whole tenant, its end users included. */
+    endUser: text("end_user").notNull(),
+    objects: integer("objects").notNull(),
+    bytes: integer("bytes").notNull(),
+    /** 1, or the change is refused. */
+    isWithin: integer("is_within").notNull(),
+    ...lifetime,
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.kind, t.endUser] }),
+    check("storage_within_quota", sql`${t.isWithin} = 1`),
+  ],
+);
+export type StoredKind = "artifact" | "file";

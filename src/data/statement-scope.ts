@@ -41,7 +41,11 @@ export const FUNCTIONS: ReadonlySet<string> = new Set([
   ...["count", "sum", "min", "max", "coalesce", "ifnull", "nullif", "abs", "round", "length", "lower", "upper"],
 ]);
 /** Functions that make rows of their argument, and of nothing else. */
-export const ROW_FUNCTIONS: ReadonlySet<string> = new Set(["json_each", "jsonb_array_elements_text"]);
+export const ROW_FUNCTIONS: ReadonlySet<string> = new Set([
+  "json_each",
+  "jsonb_array_elements_text",
+  "jsonb_each_text",
+]);
 
 /**
  * Names as the schema writes them. Postgres folds capitals of a name without quotes, so that `T` and `"T"` are two

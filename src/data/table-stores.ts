@@ -57,9 +57,14 @@ function storeOf(
   };
 }
 
-/** Removes for good what a tenant's tables still hold of rows that were deleted at or before that time. */
+/**
+ * Removes for good what a tenant's tables still hold of rows that were deleted at or before that time. Files and
+ * artifacts, of which there may be many, are swept in batches, and a file's row only behind its bytes.
+ */
 export async function purgeDeleted(data: TenantData, deletedUntilMs: number): Promise<void> {
-  await data.batch(tenantTables(data.tables).map((table) => data.purge(table, deletedUntilMs)));
+  const swept: readonly TenantTable[] = [data.tables.file, data.tables.artifact];
+  const tables = tenantTables(data.tables).filter((table) => !swept.includes(table));
+  await data.batch(tables.map((table) => data.purge(table, deletedUntilMs)));
 }
 
 const columnOf = (table: TenantTable, name: string): SQLiteColumn =>

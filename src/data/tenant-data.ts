@@ -1,8 +1,22 @@
-import { and, count, eq, getTableColumns, getTableName, isNotNull, isNull, lte, type SQL, sql, sum } from "drizzle-orm";
+import {
+  and,
+  count,
+  eq,
+  type GetColumnData,
+  getTableColumns,
+  getTableName,
+  isNotNull,
+  isNull,
+  lte,
+  type SQL,
+  sql,
+  sum,
+} from "drizzle-orm";
 import type { SQLiteColumn, SQLiteTable, SQLiteUpdateSetSource } from "drizzle-orm/sqlite-core";
 import type { SqliteRemoteDatabase } from "drizzle-orm/sqlite-proxy";
 import { assertMinted, type TenantContext } from "../tenancy/context";
 import type { Database, Statement } from "./database";
+import { reportingNoValues, unwrapped } from "./database-errors";
 import type { Dialect, Tables, TenantTable } from "./dialect";
 import * as schema from "./schema";
 import { StatementGuard } from "./statement-guard";
@@ -11,6 +25,16 @@ export type { TenantTable } from "./dialect";
 
 /** A row as its callers write it: the tenant is stamped here, never passed in. */
 export type RowOf<T extends TenantTable> = Omit<T["$inferInsert"], "tenantId">;
+/** Columns to change: each to a value, or to what the database computes from what is there. */
+export type ChangesOf<T extends TenantTable> = { readonly [K in keyof RowOf<T>]?: RowOf<T>[K] | SQL };
+
+/** How a row that is there already is changed. */
+export interface UpsertOptions<T extends TenantTable> {
+  /** In place of the new row's own values. */
+  readonly changes?: ChangesOf<T>;
+  /** Where the stored row has more in this column, it stays: writes that arrive late change nothing. */
+  readonly grows?: SQLiteColumn;
+}
 
 export interface ListOptions {
   readonly where?: SQL | undefined;
@@ -50,7 +74,7 @@ export class TenantData {
   constructor(context: TenantContext, database: Database, dialect: Dialect, deletedToo = false) {
     assertMinted(context);
     this.#context = context;
-    this.#database = database;
+    this.#database = reportingNoValues(database);
     this.#dialect = dialect;
     this.#deletedToo = deletedToo;
     this.#builder = dialect.builder((text, params) => this.#database.read(this.#guarded({ sql: text, params })));
@@ -74,7 +98,7 @@ export class TenantData {
       .where(this.#scope(table, options.where))
       .orderBy(...(options.orderBy ?? []))
       .limit(options.limit);
-    return query as unknown as Promise<T["$inferSelect"][]>;
+    return unwrapped(query as unknown as Promise<T["$inferSelect"][]>);
   }
 
   /** Rows, each with the row of another table that it refers to by `on`; null where that is deleted or none. */
@@ -91,7 +115,7 @@ export class TenantData {
       .where(this.#scope(table, options.where))
       .orderBy(...(options.orderBy ?? []))
       .limit(options.limit);
-    return query as unknown as Promise<{ row: T["$inferSelect"]; parent: P["$inferSelect"] | null }[]>;
+    return unwrapped(query as unknown as Promise<{ row: T["$inferSelect"]; parent: P["$inferSelect"] | null }[]>);
   }
 
   /** The row that matches, or undefined; a foreign row is no row. */
@@ -101,29 +125,40 @@ export class TenantData {
 
   /** How many rows of the tenant match. */
   async count(table: TenantTable, where?: SQL): Promise<number> {
-    const rows = await this.#builder
+    const query = this.#builder
       .select({ rows: count() })
       .from(table as SQLiteTable)
       .where(this.#scope(table, where));
+    const rows = await unwrapped(query);
     return rows.at(0)?.rows ?? 0;
   }
 
   /** The sum of a column over the rows that match. */
   async total(table: TenantTable, column: SQLiteColumn, where?: SQL): Promise<number> {
-    const rows = await this.#builder
-      .select({ total: sum(column) })
-      .from(table as SQLiteTable)
-      .where(this.#scope(table, where));
+    const query = this.#builder.select({ total: sum(column) }).from(table as SQLiteTable);
+    const rows = await unwrapped(query.where(this.#scope(table, where)));
     return Number(rows.at(0)?.total ?? 0);
+  }
+
+  /** Some columns of the rows that match, where whole rows are large. */
+  pick<C extends Record<string, SQLiteColumn>>(
+    table: TenantTable,
+    columns: C,
+    options: ListOptions,
+  ): Promise<{ [K in keyof C]: GetColumnData<C[K], "query"> }[]> {
+    const query = this.#builder
+      .select(columns as Record<string, SQLiteColumn>)
+      .from(table as SQLiteTable)
+      .where(this.#scope(table, options.where))
+      .orderBy(...(options.orderBy ?? []))
+      .limit(options.limit);
+    return unwrapped(query as unknown as Promise<{ [K in keyof C]: GetColumnData<C[K], "query"> }[]>);
   }
 
   /** One column of the rows that match, as text. */
   async names(table: TenantTable, column: SQLiteColumn, limit: number, where?: SQL): Promise<string[]> {
-    const rows = await this.#builder
-      .select({ name: column })
-      .from(table as SQLiteTable)
-      .where(this.#scope(table, where))
-      .limit(limit);
+    const query = this.#builder.select({ name: column }).from(table as SQLiteTable);
+    const rows = await unwrapped(query.where(this.#scope(table, where)).limit(limit));
     return rows.map(({ name }) => String(name));
   }
 
@@ -142,27 +177,51 @@ export class TenantData {
     return this.#bound(this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row)));
   }
 
-  /** Writes a row, or replaces the columns of the one that has the same key. */
-  upsert<T extends TenantTable>(table: T, key: readonly SQLiteColumn[], row: RowOf<T>): BoundStatement {
+  /** Writes a row, or changes the one that has the same key: to the same columns, unless `how` says otherwise. */
+  upsert<T extends TenantTable>(
+    table: T,
+    key: readonly SQLiteColumn[],
+    row: RowOf<T>,
+    { changes, grows }: UpsertOptions<T> = {},
+  ): BoundStatement {
     const insert = this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row));
-    const set = row as SQLiteUpdateSetSource<SQLiteTable>;
-    return this.#bound(insert.onConflictDoUpdate({ target: [table.tenantId, ...key], set }));
+    const set = (changes ?? row) as SQLiteUpdateSetSource<SQLiteTable>;
+    const setWhere = grows && sql`${grows} <= excluded.${sql.identifier(grows.name)}`;
+    return this.#bound(
+      insert.onConflictDoUpdate({ target: [table.tenantId, ...key], set, ...(setWhere && { setWhere }) }),
+    );
+  }
+
+  /** Writes a row, unless there is one with the same key. Its values may be subqueries of this view. */
+  insertOnce<T extends TenantTable>(table: T, key: readonly SQLiteColumn[], row: ChangesOf<T>): BoundStatement {
+    const insert = this.#builder.insert(table as SQLiteTable).values(this.#stamped(table, row as RowOf<T>));
+    return this.#bound(insert.onConflictDoNothing({ target: [table.tenantId, ...key] }));
+  }
+
+  /** As an expression: how many rows of the tenant match. */
+  rowsOf(table: TenantTable, where: SQL): SQL {
+    return sql`(select count(*) from ${table} where ${this.#scope(table, where)})`;
+  }
+
+  /** As an expression: the sum of a column over the tenant's rows that match. */
+  sumOf(table: TenantTable, column: SQLiteColumn, where: SQL): SQL {
+    return sql`(select coalesce(sum(${column}), 0) from ${table} where ${this.#scope(table, where)})`;
   }
 
   /** Changes the tenant's rows that match. */
-  update<T extends TenantTable>(table: T, set: Partial<RowOf<T>>, where: SQL): BoundStatement {
+  update<T extends TenantTable>(table: T, set: ChangesOf<T>, where: SQL): BoundStatement {
     const query = this.#builder.update(table as SQLiteTable).set(set as SQLiteUpdateSetSource<SQLiteTable>);
     return this.#bound(query.where(this.#scope(table, where)));
   }
 
   /** Deletes the rows that match, softly: from now on nobody sees them unless asked to. */
   remove(table: TenantTable, where: SQL, nowMs: number): BoundStatement {
-    return this.update(table, { deletedAtMs: nowMs, updatedAtMs: nowMs } as Partial<RowOf<TenantTable>>, where);
+    return this.update(table, { deletedAtMs: nowMs, updatedAtMs: nowMs } as ChangesOf<TenantTable>, where);
   }
 
   /** Brings back deleted rows that match; `deletedAtMs` in `where` keeps those that were deleted for another reason. */
   restore(table: TenantTable, where: SQL, nowMs: number): BoundStatement {
-    const set = { deletedAtMs: null, updatedAtMs: nowMs } as Partial<RowOf<TenantTable>>;
+    const set = { deletedAtMs: null, updatedAtMs: nowMs } as ChangesOf<TenantTable>;
     return this.withDeleted().update(table, set, and(isNotNull(table.deletedAtMs), where) as SQL);
   }
 

@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import { BodyFlow } from "./body-flow";
 
 const READ_BYTES = 64 * 1024;
 
@@ -9,6 +10,7 @@ const READ_BYTES = 64 * 1024;
 export class ByteWindow {
   readonly #reader: ReadableStreamBYOBReader;
   readonly #bytes: Buffer;
+  readonly #flow: BodyFlow;
   #read: ArrayBuffer = new ArrayBuffer(READ_BYTES);
   #start = 0;
   #end = 0;
@@ -17,8 +19,10 @@ export class ByteWindow {
   /**
    * @param most how much may have to be seen at once
    * @param before what is seen as if it stood before the stream
+   * @param patienceMs with a stream that brings nothing
    */
-  constructor(body: ReadableStream<Uint8Array>, most: number, before: Uint8Array) {
+  constructor(body: ReadableStream<Uint8Array>, most: number, before: Uint8Array, patienceMs?: number) {
+    this.#flow = new BodyFlow(patienceMs);
     this.#reader = body.getReader({ mode: "byob" });
     this.#bytes = Buffer.alloc(most + READ_BYTES);
     this.#bytes.set(before);
@@ -43,13 +47,16 @@ export class ByteWindow {
     return taken;
   }
 
-  /** Brings more into sight. @returns false at the end of the stream */
+  /** Brings more into sight. @returns false at the end of the stream @throws ApiError 408 for one that stalls */
   async more(): Promise<boolean> {
     if (this.#isDone) return false;
     this.#bytes.copyWithin(0, this.#start, this.#end);
     [this.#start, this.#end] = [0, this.size];
     const room = Math.min(READ_BYTES, this.#bytes.byteLength - this.#end);
-    const { done, value } = await this.#reader.read(new Uint8Array(this.#read, 0, room));
+    const { done, value } = await this.#flow.next(
+      () => this.#reader.read(new Uint8Array(this.#read, 0, room)),
+      () => this.cancel(),
+    );
     this.#isDone = done;
     if (!value) return false;
     this.#bytes.set(value, this.#end);

@@ -15,7 +15,7 @@ export const chatCompletions: ModelEndpoint<ParsedChat> = { parse: parseChat, pr
 async function prepare(c: AppContext, parsed: ParsedChat): Promise<ParsedChat> {
   if (!parsed.stored) return parsed;
   if (!mayKeep(c.var.policy)) return { ...parsed, stored: null };
-  assertKeepable(parsed.stored, "messages");
+  await assertKeepable(c.var, parsed.stored, "messages");
   return parsed;
 }
 
@@ -30,8 +30,8 @@ async function reply(c: AppContext, call: ModelCall, parsed: ParsedChat): Promis
   if (!request.stream) {
     const choices = new ChatChoices(request.choices);
     for await (const delta of call.output) choices.push(delta);
-    const completion = completionToWire(head, choices, call.usage);
-    if (parsed.stored) await storeCompletion(c.var.services, c.var.tenant, completion, parsed.stored);
+    const completion = completionToWire(head, choices, call.billed);
+    if (parsed.stored) await storeCompletion(c.var, completion, parsed.stored);
     return c.json(completion, 200, callHeaders(call));
   }
   const output = call.output[Symbol.asyncIterator]();
@@ -62,9 +62,8 @@ async function* chunkFrames(
       begun.add(index);
       if (choice) yield dataFrame({ ...base, choices: [choice] });
     }
-    if (stored)
-      await storeCompletion(c.var.services, c.var.tenant, completionToWire(head, choices, call.usage), stored);
-    if (includeUsage) yield dataFrame({ ...base, choices: [], usage: usageToWire(call.usage) });
+    if (stored) await storeCompletion(c.var, completionToWire(head, choices, call.billed), stored);
+    if (includeUsage) yield dataFrame({ ...base, choices: [], usage: usageToWire(call.billed) });
     if (call.receipt !== null) yield commentFrame(`x-audit ${call.receipt}`);
     yield dataFrame("[DONE]");
   } catch (error) {

@@ -2,14 +2,11 @@ import { z } from "zod";
 import { ApiError } from "../errors";
 import type { ChatMessage } from "../inference/provider";
 import type { ChatRequest } from "../pipeline/model-request";
+import { list, map } from "./bounded";
+import { MAX_BIASES, MAX_CALLS, MAX_CHOICES, MAX_ITEMS, MAX_PARTS, MAX_STOPS, MAX_TOOLS, MAX_UNREAD } from "./bounds";
 import { Metadata } from "./metadata";
 import { parse } from "./parse";
-import { assertStrict } from "./strict-schema";
-
-/** Bounds of a chat request; the body's size bounds the rest. */
-const MAX_MESSAGES = 4_096;
-const MAX_CHOICES = 16;
-export const MAX_TOOLS = 128;
+import { assertReplySchema, assertStrict } from "./strict-schema";
 
 const Text = z.strictObject({
   type: z.literal("text"),
@@ -22,7 +19,7 @@ const Image = z.strictObject({
   prompt_cache_breakpoint: z.unknown().optional(),
 });
 const Refusal = z.strictObject({ type: z.literal("refusal"), refusal: z.string() });
-const TextContent = z.union([z.string(), z.array(Text).min(1)]);
+const TextContent = z.union([z.string(), list(Text, { min: 1, max: MAX_PARTS })]);
 const Name = z
   .string()
   .min(1)
@@ -42,21 +39,23 @@ const Message = z.discriminatedUnion("role", [
   z.strictObject({ role: z.literal("developer"), content: TextContent, name: Name.optional() }),
   z.strictObject({
     role: z.literal("user"),
-    content: z.union([z.string(), z.array(z.discriminatedUnion("type", [Text, Image])).min(1)]),
+    content: z.union([z.string(), list(z.discriminatedUnion("type", [Text, Image]), { min: 1, max: MAX_PARTS })]),
     name: Name.optional(),
   }),
   z.strictObject({
     role: z.literal("assistant"),
-    content: z.union([z.string(), z.array(z.discriminatedUnion("type", [Text, Refusal])).min(1)]).nullish(),
+    content: z
+      .union([z.string(), list(z.discriminatedUnion("type", [Text, Refusal]), { min: 1, max: MAX_PARTS })])
+      .nullish(),
     refusal: z.string().nullish(),
     // What the model thought, as replies give it; under either of its names, as clients of other servers send it.
     reasoning_content: z.string().nullish(),
     reasoning: z.string().nullish(),
     name: Name.optional(),
-    tool_calls: z.array(ToolCall).max(MAX_TOOLS).optional(),
+    tool_calls: list(ToolCall, { max: MAX_CALLS }).optional(),
     audio: z.null().optional(),
     function_call: z.null().optional(),
-    annotations: z.array(z.unknown()).optional(),
+    annotations: list(z.unknown(), { max: MAX_UNREAD }).optional(),
   }),
   z.strictObject({ role: z.literal("tool"), content: TextContent, tool_call_id: z.string() }),
 ]);
@@ -96,10 +95,10 @@ const refused = z.unknown().optional();
 
 const ChatBody = z.strictObject({
   model: z.string().min(1).max(256),
-  messages: z.array(Message).min(1).max(MAX_MESSAGES),
+  messages: list(Message, { min: 1, max: MAX_ITEMS }),
   frequency_penalty: penalty,
   presence_penalty: penalty,
-  logit_bias: z.record(z.string().regex(/^\d+$/), z.number().min(-100).max(100)).nullish(),
+  logit_bias: map(z.string().regex(/^\d{1,16}$/), z.number().min(-100).max(100), { max: MAX_BIASES }).nullish(),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
   max_completion_tokens: cap,
@@ -108,14 +107,14 @@ const ChatBody = z.strictObject({
   response_format: ResponseFormat.optional(),
   seed: z.int().nullish(),
   service_tier: z.enum(["auto", "default", "flex", "priority"]).nullish(),
-  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(4)]).nullish(),
+  stop: z.union([z.string().min(1), list(z.string().min(1), { max: MAX_STOPS })]).nullish(),
   stream: z.boolean().nullish(),
   stream_options: z
     .strictObject({ include_usage: z.boolean().optional(), include_obfuscation: z.boolean().optional() })
     .nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),
-  tools: z.array(FunctionTool).max(MAX_TOOLS).optional(),
+  tools: list(FunctionTool, { max: MAX_TOOLS }).optional(),
   tool_choice: ToolChoice.optional(),
   parallel_tool_calls: z.boolean().optional(),
   reasoning_effort: z.enum(["none", "minimal", "low", "medium", "high", "xhigh"]).nullish(),
@@ -128,7 +127,7 @@ const ChatBody = z.strictObject({
   safety_identifier: z.string().max(64).nullish(),
   prompt_cache_key: z.string().max(512).nullish(),
   prompt_cache_retention: z.enum(["in_memory", "24h"]).nullish(),
-  modalities: z.array(z.enum(["text", "audio"])).nullish(),
+  modalities: list(z.enum(["text", "audio"]), { max: 2 }).nullish(),
   store: z.boolean().nullish(),
   verbosity: z.enum(["low", "medium", "high"]).nullish(),
   audio: refused,
@@ -229,7 +228,7 @@ function refuseUnsupported(body: ChatBody): void {
   }
   if (body.response_format?.type === "json_schema") {
     const { schema, strict } = body.response_format.json_schema;
-    assertStrict(schema, strict, "response_format.json_schema.schema");
+    assertReplySchema(schema, strict, "response_format.json_schema.schema");
   }
   for (const [index, { function: tool }] of (body.tools ?? []).entries())
     assertStrict(tool.parameters, tool.strict, `tools[${index}].function.parameters`);

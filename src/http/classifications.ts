@@ -1,29 +1,28 @@
 import { z } from "zod";
 import type { ModelCall } from "../pipeline/model-call";
 import type { ChatRequest, Classification } from "../pipeline/model-request";
+import { list } from "./bounded";
+import { MAX_CLASSES, MAX_CLASSIFIED } from "./bounds";
 import type { AppContext } from "./handler";
 import { callHeaders, type ModelEndpoint, type ParsedCall } from "./model-call";
 import { parse } from "./parse";
 
-const MAX_INPUTS = 128;
-const MAX_LABELS = 100;
 /** Of an answer in JSON, beside its label. */
 const ANSWER_TOKENS = 32;
 
 const Input = z.string().min(1, "an input must not be empty");
 const Body = z.strictObject({
   model: z.string().min(1).max(256),
-  input: z.union([Input, z.array(Input).min(1).max(MAX_INPUTS)], "a text or a list of texts is accepted"),
-  labels: z
-    .array(z.string().trim().min(1).max(128))
-    .min(2)
-    .max(MAX_LABELS)
-    .refine((labels) => new Set(labels).size === labels.length, "labels must differ"),
+  input: z.union([Input, list(Input, { min: 1, max: MAX_CLASSIFIED })], "a text or a list of texts is accepted"),
+  labels: list(z.string().trim().min(1).max(128), { min: 2, max: MAX_CLASSES }).refine(
+    (labels) => new Set(labels).size === labels.length,
+    "labels must differ",
+  ),
   instructions: z.string().min(1).max(10_000).optional(),
   user: z.string().max(512).optional(),
 });
 
-interface ParsedClassification extends ParsedCall {
+export interface ParsedClassification extends ParsedCall {
   readonly labels: readonly string[];
 }
 
@@ -34,7 +33,7 @@ export const classifications: ModelEndpoint<ParsedClassification> = {
   reply,
 };
 
-function parseClassification(body: unknown): ParsedClassification {
+export function parseClassification(body: unknown): ParsedClassification {
   const { model, input, labels, instructions } = parse(Body, body);
   const inputs = typeof input === "string" ? [input] : input;
   const classification: Classification = { inputs, labels, ...(instructions === undefined ? {} : { instructions }) };
@@ -59,7 +58,7 @@ async function reply(c: AppContext, call: ModelCall, { labels }: ParsedClassific
     const { input: index, label, scores } = output;
     data.push({ index, label, scores: scores && Object.fromEntries(labels.map((name, at) => [name, scores[at]])) });
   }
-  const { promptTokens, completionTokens } = call.usage;
+  const { promptTokens, completionTokens } = call.billed;
   const usage = {
     ...{ prompt_tokens: promptTokens, completion_tokens: completionTokens },
     total_tokens: promptTokens + completionTokens,

@@ -2,29 +2,31 @@ import { Buffer } from "node:buffer";
 import { z } from "zod";
 import type { ModelCall } from "../pipeline/model-call";
 import type { EmbeddingRequest } from "../pipeline/model-request";
+import { list } from "./bounded";
+import { MAX_EMBEDDED } from "./bounds";
 import type { AppContext } from "./handler";
 import { callHeaders, type ModelEndpoint, type ParsedCall } from "./model-call";
 import { parse } from "./parse";
 
-/** The contract's bound on inputs of one request. */
-const MAX_INPUTS = 2_048;
-
 const Input = z.string().min(1, "an input must not be empty");
 const EmbeddingBody = z.strictObject({
   model: z.string().min(1).max(256),
-  input: z.union([Input, z.array(Input).min(1).max(MAX_INPUTS)], "a text or a list of texts is accepted, no token ids"),
+  input: z.union(
+    [Input, list(Input, { min: 1, max: MAX_EMBEDDED })],
+    "a text or a list of texts is accepted, no token ids",
+  ),
   encoding_format: z.enum(["float", "base64"]).default("float"),
   dimensions: z.int().min(1).optional(),
   user: z.string().max(512).optional(),
 });
 
-interface ParsedEmbedding extends ParsedCall {
+export interface ParsedEmbedding extends ParsedCall {
   readonly encoding: "float" | "base64";
 }
 
 export const embeddings: ModelEndpoint<ParsedEmbedding> = { parse: parseEmbedding, reply };
 
-function parseEmbedding(body: unknown): ParsedEmbedding {
+export function parseEmbedding(body: unknown): ParsedEmbedding {
   const { model, input, encoding_format, dimensions } = parse(EmbeddingBody, body);
   const request: EmbeddingRequest = {
     kind: "embeddings",
@@ -39,13 +41,14 @@ function parseEmbedding(body: unknown): ParsedEmbedding {
 
 async function reply(c: AppContext, call: ModelCall, { encoding }: ParsedEmbedding): Promise<Response> {
   const vectors: (readonly number[])[] = [];
-  for await (const output of call.output) if (output.type === "vectors") vectors.push(...output.vectors);
+  for await (const output of call.output)
+    if (output.type === "vectors") for (const vector of output.vectors) vectors.push(vector);
   const data = vectors.map((vector, index) => ({
     object: "embedding",
     index,
     embedding: encoding === "base64" ? float32ToBase64(vector) : vector,
   }));
-  const tokens = call.usage.promptTokens;
+  const tokens = call.billed.promptTokens;
   const usage = { prompt_tokens: tokens, total_tokens: tokens };
   return c.json({ object: "list", model: call.model.name, data, usage }, 200, callHeaders(call));
 }

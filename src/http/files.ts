@@ -38,12 +38,17 @@ export const postFile: Handler = async (c) => {
   const { services, tenant, policy } = c.var;
   const row = await readForm(c.req.raw, async ({ filename, content }, fields) => {
     const label = async () => labelOf(filename, await fields());
-    const stored = await uploadFile(services, tenant, policy, content, label);
+    const stored = await uploadFile(services, tenant, policy, { content, formBytes: formBytesOf(c) }, label);
     c.var.ending.formDigest = digestOfForm(filename, stored.sha256, await fields());
     return stored;
   });
   return c.json(toWire(row));
 };
+
+function formBytesOf(c: AppContext): number | undefined {
+  const told = Number(c.req.header("content-length") ?? Number.NaN);
+  return Number.isSafeInteger(told) && told >= 0 ? told : undefined;
+}
 
 export const getFiles: Handler = async (c) => {
   const { limit, ...asked } = parseQuery(ListQuery, c.req.url);

@@ -6,6 +6,7 @@ import { type Claim, type ClaimReply, claimKey, type KeptReply, MAX_REPLY_BYTES 
 import { formDigest } from "./form-digest";
 import type { AppContext, AppEnv } from "./handler";
 import { joined, readBytes } from "./json-body";
+import type { Route } from "./route";
 
 export const HEADER = "idempotency-key";
 /** How long a duplicate waits for the first. */
@@ -30,12 +31,16 @@ export const idempotent: MiddlewareHandler<AppEnv> = async (c, next) => {
   const claim = await claimKey(services.idempotency, tenant, { ...digests, requestId, ...times });
   if ("state" in claim) {
     if ("content" in claim && claim.content !== null && claim.content !== (await formDigest(c.req.raw))) throw reused();
-    return replay(claim);
+    return replay(claim, c.var.route);
   }
   await next();
   const { res } = c;
   if (res.status >= 400 || !res.body) return claim.release();
-  const replyOf = (bytes: Uint8Array) => (keepsNothing(c.var.policy) ? null : replyWith(res, bytes));
+  const { showsSecret } = c.var.route;
+  const replyOf = (bytes: Uint8Array) =>
+    keepsNothing(c.var.policy)
+      ? null
+      : replyWith(res, showsSecret ? new TextEncoder().encode(JSON.stringify(namesIn(bytes))) : bytes);
   c.res = new Response(recorded(res.body, replyOf, claim, c.var.ending), res);
 };
 
@@ -81,12 +86,22 @@ function replyWith({ status, headers }: Response, bytes: Uint8Array): KeptReply 
   return { status, headers: kept, body: new Uint8Array(bytes) };
 }
 
-function replay(claimed: Exclude<ClaimReply, { state: "claimed" }>): Response {
-  const refused = (code: "idempotency_in_progress" | "idempotency_not_kept", why: string) =>
-    new ApiError(code, why, { param: HEADER, ...(code === "idempotency_in_progress" ? { headers: RETRY } : {}) });
+/** What is kept of a reply that shows a secret: what its maker needs to find, and to delete, what was made. */
+function namesIn(bytes: Uint8Array): Record<string, string> {
+  const { id, api_key, api_key_id, subject } = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>;
+  const names = { id, api_key_id: api_key_id ?? (api_key as { id?: unknown } | null | undefined)?.id, subject };
+  return Object.fromEntries(
+    Object.entries(names).filter((name): name is [string, string] => typeof name[1] === "string"),
+  );
+}
+
+function replay(claimed: Exclude<ClaimReply, { state: "claimed" }>, { showsSecret }: Route): Response {
+  const refused = (code: "idempotency_in_progress" | "idempotency_not_kept", why: string, more = {}) =>
+    new ApiError(code, why, { param: HEADER, headers: code === "idempotency_in_progress" ? RETRY : NO_RETRY, more });
   switch (claimed.state) {
     case "kept": {
       const { status, headers, body } = claimed.reply;
+      if (showsSecret) throw refused("idempotency_not_kept", SECRET_SHOWN, { made: namesIn(body) });
       return new Response(new Uint8Array(body), { status, headers: [...headers, ["idempotent-replayed", "true"]] });
     }
     case "done":
@@ -102,6 +117,11 @@ const reused = () =>
     param: HEADER,
   });
 const RETRY = { "retry-after": "1" };
+/** The official clients try a 409 again by themselves. */
+const NO_RETRY = { "x-should-retry": "false" };
+
+const SECRET_SHOWN =
+  "This was made already; its secret is shown once and kept nowhere. 'made' says what it is: if you have not got its secret, delete it, where it can be deleted, and ask again with a new 'Idempotency-Key'.";
 
 /** Nobody finds another one's reply by its key: an end user's keys are its own. */
 function keyDigest({ var: { tenant } }: AppContext, key: string): string {
@@ -109,10 +129,13 @@ function keyDigest({ var: { tenant } }: AppContext, key: string): string {
   return digestOf(JSON.stringify([actor.type === "end_user" ? ["end_user", actor.subject] : ["tenant"], key]));
 }
 
-/** Of what is asked: where, and with which bytes. A form is not held in memory for it: its own digest is compared once it is read. */
+/**
+ * Of what is asked: where, and with which bytes, whatever type they are said to have. Where the route reads a form,
+ * nothing is held in memory for it: the form's own digest is compared once it is read.
+ */
 async function bodyDigest(c: AppContext): Promise<string> {
   const { pathname, search } = new URL(c.req.url);
-  if (c.req.header("content-type")?.startsWith("multipart/")) return digestOf(`${pathname}${search}\n`);
+  if (c.var.route.readsForm) return digestOf(`${pathname}${search}\n`);
   const bytes = await readBytes(c.req.raw.clone());
   return digestOf(`${pathname}${search}\n`, bytes);
 }

@@ -11,6 +11,13 @@ import type { Route } from "./route";
 /** How long a caller waits for a slot unless its own deadline is sooner. */
 const DEFAULT_PATIENCE_MS = 30_000;
 
+/**
+ * A body is read before the gate has said who calls only where it is announced and no larger than this: what a revoked
+ * key can make this isolate do is bounded by it. A larger one waits for the answer, for one round trip more when the
+ * key is not known.
+ */
+export const MAX_EARLY_BYTES = 64 * 1024;
+
 /** A validated body: the model call in it, and what only the reply needs. */
 export interface ParsedCall {
   readonly request: ModelRequest;
@@ -32,8 +39,8 @@ export interface ModelEndpoint<T extends ParsedCall> {
 }
 
 /**
- * The body is read and validated once: by the door where the gate must be asked who calls, else by the handler. An
- * error in it is told only to callers that the door has let in.
+ * The body is read and validated once: by the door where the gate must be asked who calls and the body is small, else
+ * by the handler. An error in it is told only to callers that the door has let in.
  */
 export function modelEndpoint<T extends ParsedCall>({
   parse,
@@ -52,6 +59,7 @@ export function modelEndpoint<T extends ParsedCall>({
   const opening =
     (c: AppContext): Opening =>
     async (who) => {
+      if (!isReadEarly(c.req.raw.headers)) return undefined;
       const { requestId: id, route, services } = c.var;
       const request = await parsedOf(c).then(
         (parsed) => (parsed.needsMore ? undefined : parsed.request),
@@ -72,6 +80,12 @@ export function modelEndpoint<T extends ParsedCall>({
     }
   };
   return { opening, handler };
+}
+
+/** `readJson` refuses a body that is longer than it was announced. */
+function isReadEarly(headers: Headers): boolean {
+  const announced = headers.get("content-length");
+  return announced !== null && Number(announced) <= MAX_EARLY_BYTES;
 }
 
 function renamed(error: unknown, names: Readonly<Record<string, string>> = {}): unknown {

@@ -4,11 +4,12 @@ import { CATEGORIES, type Category, FLAGGED_FROM, type Verdict } from "../guard/
 import type { ModelCall } from "../pipeline/model-call";
 import type { ModerationRequest } from "../pipeline/model-request";
 import { newId } from "../tenancy/ids";
+import { list } from "./bounded";
+import { MAX_JUDGED } from "./bounds";
 import type { AppContext } from "./handler";
 import { callHeaders, type ModelEndpoint, type ParsedCall } from "./model-call";
 import { parse } from "./parse";
 
-const MAX_INPUTS = 128;
 /** The contract's default; a catalogue gives its safety model this alias. */
 const DEFAULT_MODEL = "omni-moderation-latest";
 
@@ -18,12 +19,12 @@ const Part = z.discriminatedUnion("type", [
 ]);
 const Body = z.strictObject({
   model: z.string().min(1).max(256).default(DEFAULT_MODEL),
-  input: z.union([z.string(), z.array(z.string()).min(1).max(MAX_INPUTS), z.array(Part).min(1).max(MAX_INPUTS)]),
+  input: z.union([z.string(), list(z.string(), { min: 1, max: MAX_JUDGED }), list(Part, { min: 1, max: MAX_JUDGED })]),
 });
 
 export const moderations: ModelEndpoint<ParsedCall> = { parse: parseModeration, reply };
 
-function parseModeration(body: unknown): ParsedCall {
+export function parseModeration(body: unknown): ParsedCall {
   const { model, input } = parse(Body, body);
   const request: ModerationRequest = {
     kind: "moderations",

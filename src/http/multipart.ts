@@ -20,7 +20,7 @@ type Fields = ReadonlyMap<string, string>;
 /**
  * Reads a form with one file (RFC 7578), and no faster than the file is read: nothing of it is held but one buffer.
  * @param onFile is called when the file begins; `fields` reads what is left of the form and gives every field
- * @throws ApiError 400 `invalid_form`, 415 for another type of body
+ * @throws ApiError 400 `invalid_form`, 408 `request_timeout`, 415 for another type of body
  */
 export async function readForm<T>(
   request: Pick<Request, "body" | "headers">,
@@ -38,7 +38,7 @@ export async function readForm<T>(
     await form.fields();
     return result;
   } catch (error) {
-    await form.drain();
+    await form.drain(); // at once for one that stalled: it has been cancelled
     throw error;
   }
 }

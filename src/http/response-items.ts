@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { ApiError } from "../errors";
 import type { ChatMessage, ContentPart, ToolCall } from "../inference/provider";
+import { list, typedList } from "./bounded";
+import { MAX_ITEMS, MAX_PARTS, MAX_UNREAD } from "./bounds";
 import { FunctionName } from "./chat-request";
 
 /** Bounds of one item; the body's size bounds the rest. */
@@ -27,8 +29,8 @@ const InputAudio = z.looseObject({ type: z.literal("input_audio") });
 const OutputText = z.strictObject({
   type: z.literal("output_text"),
   text: z.string().max(MAX_TEXT),
-  annotations: z.array(z.unknown()).nullish(),
-  logprobs: z.array(z.unknown()).nullish(),
+  annotations: list(z.unknown(), { max: MAX_UNREAD }).nullish(),
+  logprobs: list(z.unknown(), { max: MAX_UNREAD }).nullish(),
 });
 const Refusal = z.strictObject({ type: z.literal("refusal"), refusal: z.string().max(MAX_TEXT) });
 
@@ -38,7 +40,9 @@ const Message = z.strictObject({
   role: z.enum(["user", "assistant", "system", "developer"]),
   content: z.union([
     z.string().max(MAX_TEXT),
-    z.array(z.discriminatedUnion("type", [InputText, InputImage, InputFile, InputAudio, OutputText, Refusal])),
+    list(z.discriminatedUnion("type", [InputText, InputImage, InputFile, InputAudio, OutputText, Refusal]), {
+      max: MAX_PARTS,
+    }),
   ]),
   status: Status,
   phase: z.unknown().optional(),
@@ -60,7 +64,7 @@ const FunctionCallOutput = z.strictObject({
   call_id: CallId,
   output: z.union([
     z.string().max(MAX_TEXT),
-    z.array(z.discriminatedUnion("type", [InputText, InputImage, InputFile])),
+    list(z.discriminatedUnion("type", [InputText, InputImage, InputFile]), { max: MAX_PARTS }),
   ]),
   status: Status,
   name: z.string().nullish(),
@@ -77,35 +81,39 @@ function thoughtOf(item: z.output<typeof Reasoning>): string {
 }
 const ItemReference = z.strictObject({ type: z.literal("item_reference").nullish(), id: z.string().min(1).max(128) });
 
-const Items = [Message, FunctionCall, FunctionCallOutput, Reasoning, ItemReference] as const;
+/** By their type; what has none is a message, or a reference. */
+const ITEMS = new Map<unknown, typeof Message | typeof FunctionCall | typeof FunctionCallOutput | typeof Reasoning>([
+  ["message", Message],
+  ["function_call", FunctionCall],
+  ["function_call_output", FunctionCallOutput],
+  ["reasoning", Reasoning],
+]);
 /** Item types of the contract that belong to tools which OpenAI hosts, or to features that are not here. */
 const HOSTED =
   /^(file_search|computer|web_search|image_generation|code_interpreter|local_shell|shell|apply_patch|mcp|custom_tool|tool_search|additional_tools|compaction|program)/;
 
-export type InputItem = z.output<(typeof Items)[number]>;
+export type InputItem = z.output<
+  typeof Message | typeof FunctionCall | typeof FunctionCallOutput | typeof Reasoning | typeof ItemReference
+>;
 export type ReferredItem = z.output<typeof ItemReference>;
 /** What was said, by whomever. */
 export type SaidItem = Exclude<InputItem, ReferredItem>;
 
-export const InputItems = z.array(z.unknown()).transform((items, context): InputItem[] =>
-  items.flatMap((item, index) => {
-    const type = typeof item === "object" && item !== null && "type" in item ? item.type : undefined;
-    if (typeof type === "string" && HOSTED.test(type)) throw unsupportedItem(type, index);
-    const schema = Items.find(({ shape }) => isOfType(shape.type, type)) ?? Message;
-    const isReference = type === undefined && typeof item === "object" && item !== null && !("role" in item);
-    const parsed = (isReference && "id" in item ? ItemReference : schema).safeParse(item, { reportInput: true });
-    if (parsed.success) return [parsed.data];
-    for (const issue of parsed.error.issues)
-      context.issues.push({ ...issue, path: [index, ...issue.path] } as (typeof context.issues)[number]);
-    return [];
-  }),
-);
+export const InputItems = typedList(MAX_ITEMS, (type, index, item) => {
+  if (typeof type === "string" && HOSTED.test(type)) throw unsupportedItem(type, index);
+  if (type === "item_reference" || type === null) return ItemReference;
+  const refers = type === undefined && typeof item === "object" && item !== null && !("role" in item) && "id" in item;
+  return refers ? ItemReference : (ITEMS.get(type) ?? Message);
+});
 
-const isOfType = (schema: z.ZodType, type: unknown) => type !== undefined && schema.safeParse(type).success;
 const unsupportedItem = (type: string, index: number) =>
-  new ApiError("unsupported_tool", `Items of type '${type}' are not supported: this platform hosts no tools.`, {
-    param: `input[${index}].type`,
-  });
+  new ApiError(
+    "unsupported_tool",
+    `Items of type '${type.slice(0, 64)}' are not supported: this platform hosts no tools.`,
+    {
+      param: `input[${index}].type`,
+    },
+  );
 
 export const isReference = (item: InputItem): item is ReferredItem =>
   item.type === "item_reference" || (!("role" in item) && (item.type === undefined || item.type === null));
@@ -115,7 +123,7 @@ export const isReference = (item: InputItem): item is ReferredItem =>
  * follow as messages of the tool. @throws ApiError `unsupported_modality` for what is no text and no image by URL
  */
 export function messagesOf(items: readonly SaidItem[]): ChatMessage[] {
-  const messages: ChatMessage[] = [];
+  const messages: Said[] = [];
   let thought = "";
   for (const [index, item] of items.entries()) {
     if (item.type === "reasoning") {
@@ -143,11 +151,18 @@ const callOf = (item: z.output<typeof FunctionCall>): ToolCall => ({
   function: { name: item.name, arguments: item.arguments },
 });
 
-function addCall(messages: ChatMessage[], call: ToolCall, reasoning: Pick<ChatMessage, "reasoning">): void {
+/** Calls of one turn are counted in the thousands by nobody but an attacker: each is added where it belongs, once. */
+function addCall(messages: Said[], call: ToolCall, reasoning: Pick<ChatMessage, "reasoning">): void {
   const last = messages.at(-1);
   if (last?.role !== "assistant") messages.push({ role: "assistant", content: null, tool_calls: [call], ...reasoning });
-  else messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), call], ...reasoning };
+  else {
+    Object.assign(last, reasoning);
+    if (last.tool_calls) last.tool_calls.push(call);
+    else last.tool_calls = [call];
+  }
 }
+/** A message in the making. */
+type Said = Omit<ChatMessage, "tool_calls"> & { tool_calls?: ToolCall[] };
 
 type Part = Exclude<z.output<typeof Message>["content"], string>[number];
 

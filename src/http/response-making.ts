@@ -1,4 +1,4 @@
-import { assertKeepable, keep, mayKeep } from "../artifacts/artifacts";
+import { type ArtifactOwner, assertKeepable, keep, mayKeep } from "../artifacts/artifacts";
 import type { PolicySnapshot } from "../core/policy";
 import type { ModelCall, Output } from "../pipeline/model-call";
 import type { TenantContext } from "../tenancy/context";
@@ -24,7 +24,7 @@ export async function prepareResponse(
   const { asked } = parsed;
   const store = parsed.store && mayKeep(policy);
   const items = Array.isArray(asked.input) ? await resolveReferences(services, tenant, asked.input) : parsed.items;
-  if (store) assertKeepable(items, "input");
+  if (store) await assertKeepable({ services, tenant, policy }, items, "input");
   if (!parsed.needsMore) return { ...parsed, store };
   const earlier =
     asked.previous_response_id == null
@@ -75,7 +75,7 @@ function ended(call: ModelCall, output: ResponseOutput): ResponseState {
   return {
     status: cut ? "incomplete" : "completed",
     output: output.items,
-    usage: call.usage,
+    usage: call.billed,
     completedAt: cut ? null : Math.floor(Date.now() / 1000),
     error: null,
     incompleteReason: cut ? (output.finish === "length" ? "max_output_tokens" : "content_filter") : null,
@@ -84,14 +84,17 @@ function ended(call: ModelCall, output: ResponseOutput): ResponseState {
 
 /** Stores a response with what went in. */
 export async function storeResponse(
-  { services, tenant }: ResponseOwner,
+  { services, tenant, policy }: ArtifactOwner,
   parsed: ParsedResponse,
   whole: WireResponse,
 ): Promise<void> {
   const { id, model, metadata } = whole;
   const input: StoredInput = { items: storedItems(parsed.items, (index) => inputItemId(id, index)) };
-  await keep(services, tenant, {
-    ...{ id, kind: "response", model, metadata, input, output: whole },
-    ...{ rootId: parsed.rootId ?? id, createdAtMs: Date.now() },
-  });
+  await keep(
+    { services, tenant, policy },
+    {
+      ...{ id, kind: "response", model, metadata, input, output: whole },
+      ...{ rootId: parsed.rootId ?? id, createdAtMs: Date.now(), isUnfinished: whole.status === "queued" },
+    },
+  );
 }

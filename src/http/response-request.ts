@@ -2,12 +2,14 @@ import { z } from "zod";
 import { ApiError } from "../errors";
 import type { FunctionTool, ResponseFormat, ToolChoice } from "../inference/provider";
 import type { ChatRequest } from "../pipeline/model-request";
-import { FunctionName, JsonSchema, MAX_TOOLS } from "./chat-request";
+import { list, typedList } from "./bounded";
+import { MAX_TOOLS } from "./bounds";
+import { FunctionName, JsonSchema } from "./chat-request";
 import { Metadata } from "./metadata";
 import type { ParsedCall } from "./model-call";
 import { parse } from "./parse";
 import { type InputItem, InputItems, isReference, messagesOf, type SaidItem } from "./response-items";
-import { assertStrict } from "./strict-schema";
+import { assertReplySchema, assertStrict } from "./strict-schema";
 
 const Tool = z.strictObject({
   type: z.literal("function"),
@@ -19,20 +21,10 @@ const Tool = z.strictObject({
   defer_loading: z.literal(false).optional(),
   allowed_callers: z.null().optional(),
 });
-const Tools = z
-  .array(z.unknown())
-  .max(MAX_TOOLS)
-  .transform((tools, context) =>
-    tools.flatMap((tool, index) => {
-      const type = typeof tool === "object" && tool !== null && "type" in tool ? tool.type : undefined;
-      if (typeof type === "string" && type !== "function") throw unsupportedTool(type, `tools[${index}].type`);
-      const parsed = Tool.safeParse(tool, { reportInput: true });
-      if (parsed.success) return [parsed.data];
-      for (const issue of parsed.error.issues)
-        context.issues.push({ ...issue, path: [index, ...issue.path] } as (typeof context.issues)[number]);
-      return [];
-    }),
-  );
+const Tools = typedList(MAX_TOOLS, (type, index) => {
+  if (type === "function" || typeof type !== "string") return Tool;
+  throw unsupportedTool(type, `tools[${index}].type`);
+});
 const Choice = z.union([
   z.enum(["none", "auto", "required"]),
   z.looseObject({ type: z.string(), name: z.string().optional() }),
@@ -77,7 +69,7 @@ const Body = z.strictObject({
       generate_summary: z.enum(["auto", "concise", "detailed"]).nullish(),
     })
     .nullish(),
-  include: z.array(z.string().max(64)).max(16).nullish(),
+  include: list(z.string().max(64), { max: 16 }).nullish(),
   truncation: z.enum(["auto", "disabled"]).nullish(),
   user: z.string().max(512).nullish(),
   safety_identifier: z.string().max(64).nullish(),
@@ -172,7 +164,7 @@ function refuseUnsupported(asked: Body): void {
   if (asked.background && asked.stream)
     throw unsupported("stream", "a response that is made in the background is fetched when it is there");
   const format = asked.text?.format;
-  if (format?.type === "json_schema") assertStrict(format.schema, format.strict, "text.format.schema");
+  if (format?.type === "json_schema") assertReplySchema(format.schema, format.strict, "text.format.schema");
   for (const [index, tool] of (asked.tools ?? []).entries())
     assertStrict(tool.parameters, tool.strict, `tools[${index}].parameters`);
   if (asked.tool_choice != null && asked.tool_choice !== "none" && asked.tool_choice !== "auto" && !asked.tools?.length)
@@ -214,7 +206,7 @@ function formatOf(format: z.output<typeof Format> | null | undefined): ResponseF
 const unsupportedTool = (type: string, param: string) =>
   new ApiError(
     "unsupported_tool",
-    `The tool '${type}' is not supported: this platform hosts no tools; use functions.`,
+    `The tool '${type.slice(0, 64)}' is not supported: this platform hosts no tools; use functions.`,
     {
       param,
     },

@@ -56,12 +56,14 @@ const control = (
   method: Route["method"],
   path: string,
   handler: Handler,
+  more: Pick<Route, "alsoScopes" | "readsForm" | "showsSecret"> = {},
 ): Route => ({
   method,
   path,
   scope,
   stages: CONTROL_STAGES,
   handler,
+  ...more,
 });
 const inference = <T extends ParsedCall>(path: string, endpoint: ModelEndpoint<T>): Route => ({
   method: "POST",
@@ -101,13 +103,16 @@ export const ROUTES: readonly Route[] = [
   control("data", "GET", "/v1/models", listModels),
   control("data", "GET", "/v1/models/:model{.+}", getModel),
 
-  control("data", "POST", "/v1/files", postFile),
+  control("data", "POST", "/v1/files", postFile, { readsForm: true }),
   control("data", "GET", "/v1/files", getFiles),
   control("data", "GET", FILE, getFile),
   control("data", "DELETE", FILE, removeFile),
   control("data", "GET", `${FILE}/content`, getFileContent),
 
-  control("account", "POST", "/v1/tenantry/end_user_tokens", postEndUserToken),
+  control("account", "POST", "/v1/tenantry/end_user_tokens", postEndUserToken, {
+    alsoScopes: ["data"],
+    showsSecret: true,
+  }),
   control("account", "GET", "/v1/tenantry/decisions", getDecisions),
   control("account", "GET", "/v1/tenantry/limits", getLimits),
 
@@ -116,12 +121,12 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", PROJECT, getProject),
   control("admin", "POST", PROJECT, postModifyProject),
   control("admin", "POST", `${PROJECT}/archive`, postArchiveProject),
-  control("admin", "POST", `${PROJECT}/service_accounts`, postServiceAccount),
+  control("admin", "POST", `${PROJECT}/service_accounts`, postServiceAccount, { showsSecret: true }),
   control("admin", "GET", `${PROJECT}/service_accounts`, getServiceAccounts),
   control("admin", "GET", ACCOUNT, getServiceAccount),
   control("admin", "POST", ACCOUNT, postModifyServiceAccount),
   control("admin", "DELETE", ACCOUNT, removeServiceAccount),
-  control("admin", "POST", `${ACCOUNT}/api_keys`, postServiceAccountKey),
+  control("admin", "POST", `${ACCOUNT}/api_keys`, postServiceAccountKey, { showsSecret: true }),
   control("admin", "GET", `${PROJECT}/api_keys`, getProjectApiKeys),
   control("admin", "GET", `${PROJECT}/api_keys/:api_key_id`, getProjectApiKey),
   control("admin", "DELETE", `${PROJECT}/api_keys/:api_key_id`, removeProjectApiKey),
@@ -133,7 +138,7 @@ export const ROUTES: readonly Route[] = [
   control("admin", "GET", `${PROJECT}/data_retention`, getDataRetention),
   control("admin", "POST", `${PROJECT}/data_retention`, postDataRetention),
   control("admin", "GET", "/v1/organization/admin_api_keys", getAdminApiKeys),
-  control("admin", "POST", "/v1/organization/admin_api_keys", postAdminApiKey),
+  control("admin", "POST", "/v1/organization/admin_api_keys", postAdminApiKey, { showsSecret: true }),
   control("admin", "GET", "/v1/organization/admin_api_keys/:key_id", getAdminApiKey),
   control("admin", "DELETE", "/v1/organization/admin_api_keys/:key_id", removeAdminApiKey),
   control("admin", "GET", "/v1/organization/audit_logs", getAuditLogs),

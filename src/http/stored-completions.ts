@@ -1,5 +1,6 @@
 import { z } from "zod";
 import {
+  type ArtifactOwner,
   type ArtifactRow,
   deleteArtifact,
   keep,
@@ -8,8 +9,6 @@ import {
   retrieveArtifact,
 } from "../artifacts/artifacts";
 import { ApiError } from "../errors";
-import type { TenantContext } from "../tenancy/context";
-import type { TenancyPorts } from "../tenancy/ports";
 import type { WireCompletion } from "./chat-reply";
 import type { StoredRequest } from "./chat-request";
 import type { AppContext, Handler } from "./handler";
@@ -22,14 +21,13 @@ const KIND = "chat.completion";
 
 /** Before its caller has the end of it. */
 export async function storeCompletion(
-  ports: TenancyPorts,
-  tenant: TenantContext,
+  { services, tenant, policy }: ArtifactOwner,
   completion: WireCompletion,
   { messages, metadata, settings }: StoredRequest,
 ): Promise<void> {
   const { id, model } = completion;
   const row = { id, kind: KIND, model, metadata, input: messages, output: { ...settings, ...completion } } as const;
-  await keep(ports, tenant, { ...row, rootId: id, createdAtMs: Date.now() });
+  await keep({ services, tenant, policy }, { ...row, rootId: id, createdAtMs: Date.now() });
 }
 
 const ListQuery = z.looseObject({
@@ -42,6 +40,9 @@ const MessagesQuery = partsQuery("asc");
 const UpdateBody = z.strictObject({ metadata: Metadata.nullable() });
 /** As the official clients write a label to look for: `metadata[key]=value`. */
 const LABEL = /^metadata\[(.{1,64})\]$/;
+
+/** @throws ApiError that names the parameter */
+export const parseUpdate = (body: unknown) => parse(UpdateBody, body);
 
 const completionId = (c: AppContext): string => c.req.param("completion_id") ?? "";
 
@@ -58,7 +59,7 @@ export const getCompletion: Handler = async (c) =>
   c.json(toWire(await retrieveArtifact(c.var.services, c.var.tenant, KIND, completionId(c))));
 
 export const postCompletion: Handler = async (c) => {
-  const { metadata } = parse(UpdateBody, await readJson(c.req.raw));
+  const { metadata } = parseUpdate(await readJson(c.req.raw));
   return c.json(toWire(await relabelArtifact(c.var.services, c.var.tenant, KIND, completionId(c), metadata ?? {})));
 };
 
@@ -92,12 +93,11 @@ function messageToWire(id: string, message: StoredRequest["messages"][number], i
 }
 
 function labelsOf(written: Readonly<Record<string, unknown>>): Record<string, string> | undefined {
-  const labels: Record<string, string> = {};
-  for (const [name, value] of Object.entries(written)) {
+  const labels = Object.entries(written).map(([name, value]): [string, string] => {
     const [, key] = LABEL.exec(name) ?? [];
     if (key === undefined)
       throw new ApiError("unknown_parameter", `Unknown parameter: '${name}'.`, { param: name.slice(0, 100) });
-    labels[key] = String(value);
-  }
-  return Object.keys(labels).length > 0 ? labels : undefined;
+    return [key, String(value)];
+  });
+  return labels.length > 0 ? Object.fromEntries(labels) : undefined;
 }

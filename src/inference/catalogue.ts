@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { TOKENIZERS } from "../core/tokens/tokenizers";
 import { DeclaredDialect } from "./dialect";
 
 /**
@@ -38,6 +39,8 @@ const Common = {
   /** Of `openai-compatible` models: what their server takes, where servers differ; the rest is learned from refusals. */
   dialect: DeclaredDialect.optional(),
   contextTokens: z.int().positive(),
+  /** How its texts are counted before it is asked; null where none of those known is its own. */
+  tokenizer: z.enum(TOKENIZERS).nullable().default(null),
   /** Calls that may run at once on the whole platform; null where the provider scales by itself. */
   maxInFlight: z.int().positive().nullable().default(null),
   capabilities: z.array(z.enum(CAPABILITIES)).default([]),
@@ -45,9 +48,14 @@ const Common = {
   regions: z.array(z.enum(["global", "eu", "us"])).min(1),
 } as const;
 
+/** Of an image whose model's entry says nothing; above what most models make of one, not above all of them. */
+const IMAGE_TOKENS = { low: 512, high: 4_096 };
+
 const ChatModel = z.strictObject({
   ...Common,
   task: z.literal("chat"),
+  /** The most tokens that one image may be, by its `detail`; every other than `low` is `high`. */
+  imageTokens: z.strictObject({ low: z.int().positive(), high: z.int().positive() }).default(IMAGE_TOKENS),
   /** Output cap of a request that names none. */
   defaultMaxOutputTokens: z.int().positive(),
   /** The provider's name of what tells how likely the model answers with each of given labels; null where nothing does. */
@@ -73,6 +81,7 @@ const SPELLING: Readonly<Record<string, string>> = {
   created: "createdSeconds",
   provider_model: "providerModel",
   context_tokens: "contextTokens",
+  image_tokens: "imageTokens",
   default_max_output_tokens: "defaultMaxOutputTokens",
   max_in_flight: "maxInFlight",
 };

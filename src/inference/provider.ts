@@ -72,6 +72,8 @@ export interface ChatCall {
   /** The caller named no cap: where prompt and cap together exceed the model's context, a smaller one may be sent. */
   readonly isCapDefault?: boolean;
   readonly choices: number;
+  /** Number of the first of them, where a call's choices run in several waves: each has a seed of its own. */
+  readonly firstChoice?: number;
   readonly stream: boolean;
   /** Calls with the same one may share what was computed of their prompts' common beginning. */
   readonly affinity?: string;
@@ -122,6 +124,19 @@ export interface ProviderUsage {
   readonly cachedTokens: number;
   /** Part of the completion's tokens; undefined where the provider does not tell. */
   readonly reasoningTokens?: number;
+}
+
+/** Of runs that all had the same prompt: it counts once. */
+export function usageOfOnePrompt(usages: readonly ProviderUsage[]): ProviderUsage {
+  const promptTokens = Math.max(...usages.map((usage) => usage.promptTokens));
+  return {
+    promptTokens,
+    cachedTokens: Math.max(...usages.map((usage) => usage.cachedTokens)),
+    completionTokens: usages.reduce((sum, usage) => sum + usage.completionTokens, 0),
+    ...(usages.some(({ reasoningTokens }) => reasoningTokens !== undefined)
+      ? { reasoningTokens: usages.reduce((sum, usage) => sum + (usage.reasoningTokens ?? 0), 0) }
+      : {}),
+  };
 }
 
 export interface ClassificationCall {

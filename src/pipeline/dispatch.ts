@@ -1,7 +1,9 @@
+import type { AcquireReply, ModelDispatcherRpc } from "../../durable-objects/model-dispatcher.messages";
 import { planOf } from "../core/plans";
 import { ApiError } from "../errors";
 import { askGate } from "../tenancy/gates";
 import type { ModelCall } from "./model-call";
+import { sequencesOf } from "./model-request";
 
 /** Tokens are reported this often at most. */
 const PROGRESS_MS = 2_000;
@@ -19,14 +21,17 @@ export async function dispatch(call: ModelCall): Promise<void> {
   const { actor, tenantId, region } = caller.context;
   if (actor.type === "job") throw new TypeError("a job makes no model calls of its own");
   const dispatcher = call.ports.dispatcher(region, model);
-  const leave = () => void dispatcher.leave(call.id).catch(() => {}); // the line forgets it by itself later
-  call.signal.addEventListener("abort", leave, { once: true });
   const request = {
     ...{ requestId: call.id, tenantId, keyId: actor.keyId, weight: planOf(caller.policy).weight },
-    ...{ inputTokens: reservation.promptTokens, patienceMs: call.patienceMs, slots: model.maxInFlight },
+    ...{ inputTokens: reservation.promptTokens, slots: model.maxInFlight },
+    // An object of an earlier version refuses what it does not know.
+    ...(sequencesOf(call.request) > 1 ? { sequences: sequencesOf(call.request) } : {}),
   };
-  const reply = await askGate(() => dispatcher.acquire(request));
-  call.signal.removeEventListener("abort", leave);
+  // A second attempt waits no longer than the first would have: what is reserved is held for one wait.
+  const timesOutAtMs = Date.now() + call.patienceMs;
+  const reply = await waitForSlot(call, dispatcher, () =>
+    dispatcher.acquire({ ...request, patienceMs: Math.max(0, timesOutAtMs - Date.now()) }),
+  );
   if (!reply.acquired) {
     const message = `'${call.request.model}' is busy with others' requests and yours, and your turn would come too late. Try again in ${(reply.retryAfterMs / 1000).toFixed(1)} s.`;
     const retryAfter = String(Math.max(1, Math.ceil(reply.retryAfterMs / 1000)));
@@ -34,8 +39,29 @@ export async function dispatch(call: ModelCall): Promise<void> {
   }
   call.slot = dispatcher;
   call.endpoint = reply.endpoint;
+  call.sequences = reply.sequences ?? 1;
   call.slotSeenAtMs = Date.now();
   call.slotTimer = setInterval(() => reportProgress(call, call.usage.completionTokens, ALIVE_MS), ALIVE_MS);
+}
+
+/** A caller that goes away leaves the queue; a slot whose grant is lost on its way is given back. */
+async function waitForSlot(
+  call: ModelCall,
+  dispatcher: ModelDispatcherRpc,
+  acquire: () => Promise<AcquireReply>,
+): Promise<AcquireReply> {
+  const cancel = () => void dispatcher.leave(call.id).catch(() => {}); // else it times out
+  if (call.signal.aborted) throw new ApiError("client_closed_request", "The request was cancelled.");
+  call.signal.addEventListener("abort", cancel, { once: true });
+  try {
+    return await askGate(acquire);
+  } catch (error) {
+    const nothing = { requestId: call.id, inputTokens: 0, outputTokens: 0 };
+    call.waitUntil(dispatcher.release(nothing).catch(() => {})); // else it is freed when nothing is heard of it
+    throw error;
+  } finally {
+    call.signal.removeEventListener("abort", cancel);
+  }
 }
 
 /**
@@ -44,8 +70,10 @@ export async function dispatch(call: ModelCall): Promise<void> {
  */
 export async function failOver(call: ModelCall, outcome: "failed" | "busy", restMs: number): Promise<boolean> {
   if (!call.slot || !call.endpoint) return false;
-  const next = await call.slot.failover({ requestId: call.id, outcome, restMs }).catch(() => null);
+  const request = { requestId: call.id, endpointId: call.endpoint.id, outcome, restMs };
+  const next = await call.slot.failover(request).catch(() => null);
   call.endpoint = next;
+  call.sequences = next?.sequences ?? 1;
   return next !== null;
 }
 

@@ -22,7 +22,9 @@ export interface Need {
 export function drawOnLease(call: ModelCall, need: Need): Reservation | undefined {
   const name = leaseName(call);
   if (name === undefined) return undefined;
-  const costOf = ({ price }: LeaseTerms) => costOfDraw({ ...need, price });
+  // The lease is held for as long as the call that fetched it could wait for a slot of the model.
+  const costOf = ({ price, patienceMs }: LeaseTerms) =>
+    call.patienceMs > patienceMs ? undefined : costOfDraw({ ...need, price });
   const draw = call.ports.leases.draw(name, call.id, costOf, Date.now());
   if (!draw) return undefined;
   const { outputTokens, promptTokens } = need;
@@ -44,7 +46,12 @@ export function keepLease(call: ModelCall, lease: GrantedLease, rates: readonly 
   if (name === undefined) return;
   const { leases, gate } = call.ports;
   const { id, draws, tokens, microdollars, price } = lease;
-  const openMs = leases.put(name, { id, draws, tokens, microdollars, extra: { price, rates } }, askedAtMs, Date.now());
+  const openMs = leases.put(
+    name,
+    { id, draws, tokens, microdollars, extra: { price, rates, patienceMs: call.patienceMs } },
+    askedAtMs,
+    Date.now(),
+  );
   call.waitUntil(
     (async () => {
       await new Promise((settle) => setTimeout(settle, openMs));

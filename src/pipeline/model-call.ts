@@ -1,6 +1,7 @@
 import type { CallEndpoint, ModelDispatcherRpc } from "../../durable-objects/model-dispatcher.messages";
 import type { AdmitReply, GrantedLease, RateState, TenantGateRpc } from "../../durable-objects/tenant-gate.messages";
 import type { LeaseBook } from "../core/lease-book";
+import type { Tokenizers } from "../core/tokens/tokenizers";
 import type { Verdict } from "../guard/moderation";
 import type { Model, ModelCatalogue } from "../inference/catalogue";
 import type { ChatDelta, Provider } from "../inference/provider";
@@ -13,6 +14,7 @@ export interface PipelinePorts {
   readonly catalogue: ModelCatalogue;
   readonly gate: (context: TenantContext) => TenantGateRpc;
   readonly providerOf: (model: Model, address?: string) => Provider;
+  readonly tokenizers: Tokenizers;
   readonly requestDeadlineMs: number;
   /** The dispatcher of a scarce model. */
   readonly dispatcher: (region: Region, model: Model) => ModelDispatcherRpc;
@@ -27,6 +29,8 @@ export interface LeaseTerms {
   readonly price: GrantedLease["price"];
   /** The limits as they stood; headers show them until the gate is asked again. */
   readonly rates: readonly RateState[];
+  /** The longest that its calls may wait for a slot of a scarce model. */
+  readonly patienceMs: number;
 }
 
 /** What comes out of a model, token by token or at once. */
@@ -42,7 +46,7 @@ export type Output =
       readonly scores: readonly number[] | null;
     };
 
-/** The usage that a caller is told, and that is billed: the same numbers. */
+/** What a call used, as its provider says or as it was counted here. */
 export interface CallUsage {
   readonly promptTokens: number;
   readonly cachedTokens: number;
@@ -83,18 +87,20 @@ export class ModelCall {
   #model: Model | undefined;
   #reservation: Reservation | undefined;
   #output: AsyncIterable<Output> | undefined;
+  #usage: CallUsage | (() => CallUsage) = { promptTokens: 0, cachedTokens: 0, completionTokens: 0, estimated: true };
   readonly #abort = new AbortController();
   /** Why the model was told to stop. */
   stoppedBy: "client" | "deadline" | "cap" | undefined;
   /** Settles when the call is settled, whatever way it ends; the request's `waitUntil` holds on to it. */
   readonly finished = Promise.withResolvers<void>();
-  usage: CallUsage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0, estimated: true };
   /** The provider reported a usage that cannot be true. */
   usageRejected = false;
   firstTokenMs: number | null = null;
   /** Where a slot of a scarce model is held, until it is freed. */
   slot: ModelDispatcherRpc | undefined;
   slotSeenAtMs = 0;
+  /** Of its choices, that may run at once: on a scarce model as many as it has slots. */
+  sequences = Number.POSITIVE_INFINITY;
   slotTimer: ReturnType<typeof setInterval> | undefined;
   /** Which of the model's endpoints the call goes to; null for a model whose one address is in the catalogue. */
   endpoint: CallEndpoint | null = null;
@@ -145,6 +151,29 @@ export class ModelCall {
   }
   set reservation(reservation: Reservation) {
     this.#reservation = reservation;
+  }
+  /** As far as it is known; counted when it is asked for. */
+  get usage(): CallUsage {
+    return typeof this.#usage === "function" ? this.#usage() : this.#usage;
+  }
+  set usage(usage: CallUsage | (() => CallUsage)) {
+    this.#usage = usage;
+  }
+  /** What is billed, and what the caller is told: never more than was reserved, whatever the provider counts. */
+  get billed(): CallUsage {
+    const { usage } = this;
+    const { promptTokens, outputTokens } = this.reservation;
+    const choices = this.request.kind === "completions" ? this.request.choices : 1;
+    const prompt = Math.min(usage.promptTokens, promptTokens);
+    const completion = Math.min(usage.completionTokens, outputTokens * choices);
+    const { reasoningTokens } = usage;
+    return {
+      ...usage,
+      promptTokens: prompt,
+      cachedTokens: Math.min(usage.cachedTokens, prompt),
+      completionTokens: completion,
+      ...(reasoningTokens === undefined ? {} : { reasoningTokens: Math.min(reasoningTokens, completion) }),
+    };
   }
   /** Whether the gate holds something for it. */
   get isReserved(): boolean {

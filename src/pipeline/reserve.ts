@@ -5,14 +5,17 @@ import type {
   RateState,
   Refusal,
 } from "../../durable-objects/tenant-gate.messages";
+import { DRAW_MS } from "../core/gate-leases";
+import { dependsOnTokens } from "../core/rate-windows";
 import { ApiError } from "../errors";
 import type { Model } from "../inference/catalogue";
 import { type Opened, type Opening, tenantRefused } from "../tenancy/authenticate";
 import type { Actor } from "../tenancy/context";
 import { askInLine } from "../tenancy/gates";
-import { drawOnLease, keepLease, wantedDraws } from "./lease";
+import { drawOnLease, keepLease, type Need, wantedDraws } from "./lease";
 import type { CallStart, ModelCall } from "./model-call";
-import { type ModelRequest, promptTokenBound } from "./model-request";
+import type { ModelRequest } from "./model-request";
+import { byteBound, tokenBound } from "./prompt-bound";
 import { isServed } from "./residency";
 import { findModel, isOneOf } from "./resolve-model";
 
@@ -21,14 +24,35 @@ import { findModel, isOneOf } from "./resolve-model";
  * @throws ApiError 429 that names the rule, its state and a true Retry-After; 401, 403 or 503
  */
 export async function reserve(call: ModelCall): Promise<void> {
+  const hasLeft = () => call.stoppedBy === "client";
+  if (hasLeft()) throw leftWhileWaiting(call, call.opened?.admission);
   const need = needOf(call.request, call.model);
   const drawn = call.opened ? undefined : drawOnLease(call, need);
   if (drawn) {
     call.reservation = drawn;
     return;
   }
-  const wanted = wantedDraws(call);
-  const { admission, askedAtMs } = call.opened ?? (await ask(call, wanted));
+  const answer = call.opened ?? (await ask(call, need));
+  if (hasLeft()) throw leftWhileWaiting(call, answer.admission);
+  if (!isProvisional(answer.admission, need)) return take(call, need, answer);
+  const counted = countedNeed(call, need, answer.admission.refusal);
+  const second = await ask(call, counted);
+  if (hasLeft()) throw leftWhileWaiting(call, second.admission);
+  take(call, counted, second);
+}
+
+/** Whether the gate found no room for the prompt's bytes, and is asked again for what they are in tokens. */
+const isProvisional = (admission: AdmitReply, need: CallNeed): admission is Extract<AdmitReply, { refusal: unknown }> =>
+  need.promptIsBytes && "refusal" in admission && dependsOnTokens(admission.refusal.unit);
+
+/** Counted by the model's tokenizer, as far as the limit reaches. */
+function countedNeed({ request, model, ports }: ModelCall, need: CallNeed, { unit, limit }: Refusal): CallNeed {
+  const enough = unit === "tokens" ? limit : Number.POSITIVE_INFINITY;
+  const counted = tokenBound(request, model, ports.tokenizers, enough);
+  return { ...need, promptTokens: Math.min(counted, need.promptTokens), promptIsBytes: false };
+}
+
+function take(call: ModelCall, need: Need, { admission, askedAtMs }: Opened): void {
   if (admission.admitted) {
     const { outputTokens, rates, lease, policyVersion } = admission;
     call.reservation = { outputTokens, rates, promptTokens: need.promptTokens, leaseId: null };
@@ -38,18 +62,32 @@ export async function reserve(call: ModelCall): Promise<void> {
   else throw rateLimited(admission.refusal, call.request.model, admission.rates);
 }
 
-async function ask(call: ModelCall, wanted: number): Promise<Opened> {
+/**
+ * The gate was told that this caller left, so it may have taken everything back already; it is told again, in case it
+ * did not hear.
+ */
+function leftWhileWaiting(call: ModelCall, admission: AdmitReply | undefined): ApiError {
+  const gate = call.ports.gate(call.caller.context);
+  if (admission?.admitted) call.waitUntil(gate.leave(call.id).catch(() => {}));
+  return new ApiError("client_closed_request", "The request was cancelled.");
+}
+
+async function ask(call: ModelCall, need: CallNeed): Promise<Opened> {
   const { model, caller, signal } = call;
   const { actor } = caller.context;
   const gate = call.ports.gate(caller.context);
   const request: AdmitRequest = {
     ...callOf(call, model),
+    ...need,
     keyId: keyIdOf(actor),
     endUser: actor.type === "end_user" ? { subject: actor.subject, requestsPerMinute: actor.requestsPerMinute } : null,
-    wantedDraws: wanted,
+    wantedDraws: wantedDraws(call),
   };
   const askedAtMs = Date.now();
-  const admission = await askInLine(gate, { requestId: call.id, signal }, () => gate.admit(request));
+  const isAdmitted = ({ admitted }: AdmitReply) => admitted;
+  const waitUntil = (promise: Promise<unknown>) => call.waitUntil(promise);
+  const inLine = { requestId: call.id, signal, isAdmitted, waitUntil };
+  const admission = await askInLine(gate, inLine, () => gate.admit(request));
   return { admission, askedAtMs };
 }
 
@@ -76,17 +114,35 @@ function callOf({ id, route, request, ports, patienceMs }: Asking, model: Model)
     serviceTier: request.serviceTier,
     stream: request.stream,
     patienceMs,
-    holdMs: ports.requestDeadlineMs,
+    holdMs: holdMs(ports, model, patienceMs),
     ...needOf(request, model),
   };
 }
 
+/**
+ * How long a reservation lasts. A call of a scarce model may wait for its slot as long as its caller does, after a
+ * draw on a lease that is nearly over, and has its whole deadline from when it runs.
+ */
+const holdMs = ({ requestDeadlineMs }: Asking["ports"], { maxInFlight }: Model, patienceMs: number): number =>
+  requestDeadlineMs + (maxInFlight === null ? 0 : DRAW_MS + patienceMs);
+
+/** Below this a prompt's bytes are near enough to its tokens to stand for them. */
+const SHORT_PROMPT_BYTES = 512;
+
 /** The worst case of a call. */
-function needOf(request: ModelRequest, model: Model) {
+interface CallNeed extends Need {
+  readonly outputLowerable: boolean;
+  /** Its prompt was not counted yet. */
+  readonly promptIsBytes: boolean;
+}
+
+function needOf(request: ModelRequest, model: Model): CallNeed {
   const isChat = request.kind === "completions" && model.task === "chat";
   const cap = isChat ? Math.min(request.maxOutputTokens ?? model.defaultMaxOutputTokens, model.contextTokens) : 0;
+  const promptTokens = byteBound(request, model);
   return {
-    promptTokens: promptTokenBound(request),
+    promptTokens,
+    promptIsBytes: promptTokens > SHORT_PROMPT_BYTES && model.tokenizer !== "bytes",
     outputTokens: cap,
     outputLowerable: isChat && request.maxOutputTokens === undefined,
     choices: isChat ? request.choices : 1,
@@ -108,6 +164,10 @@ function refusedFor(reason: Extract<AdmitReply, { reason: unknown }>["reason"], 
     case "tier_not_in_plan": {
       const message = `This project's plan has no service tier '${request.serviceTier}'. Leave 'service_tier' out.`;
       return new ApiError("service_tier_not_in_plan", message, { param: "service_tier", headers });
+    }
+    case "request_ended": {
+      const message = "The platform lost track of this request before it ran. Try again.";
+      return new ApiError("admission_unavailable", message, { headers: { "retry-after": "1" } });
     }
     default:
       return tenantRefused(reason);

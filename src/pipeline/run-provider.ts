@@ -10,6 +10,7 @@ import { promptAffinity } from "./affinity";
 import { classify } from "./classify";
 import { failOver } from "./dispatch";
 import type { ModelCall, Output } from "./model-call";
+import { type AskForChoices, inWaves } from "./waves";
 
 /** Calls the model. The reservation's cap goes with it, whatever the caller asked for. */
 export async function runProvider(call: ModelCall): Promise<void> {
@@ -36,8 +37,10 @@ export async function runProvider(call: ModelCall): Promise<void> {
     const affinity = await promptAffinity(call.caller.context, model.name, asked.messages);
     const cap = { maxOutputTokens: reservation.outputTokens, isCapDefault: asked.maxOutputTokens === undefined };
     const chat: ChatCall = { ...asked, model, ...cap, affinity };
-    const ask = () => ports.providerOf(model, call.endpoint?.url).chat(chat, call.signal);
-    call.output = withFailover(call, () => fromProvider(async () => ask()));
+    const ask: AskForChoices = async (firstChoice, choices) =>
+      ports.providerOf(model, call.endpoint?.url).chat({ ...chat, firstChoice, choices }, call.signal);
+    // Nothing runs before the first delta is asked for: by then the settlement is armed.
+    call.output = withFailover(call, () => inWaves(ask, chat.choices, call.sequences));
   } else {
     throw new TypeError(`model ${model.name} cannot answer ${request.kind}`);
   }
@@ -71,11 +74,6 @@ function endpointOutcome(error: unknown): "failed" | "busy" | undefined {
   return error.failure === "broken" || error.failure === "timeout" ? "failed" : undefined;
 }
 
-/** Nothing runs before the first delta is asked for: by then the settlement is armed. */
-async function* fromProvider(run: () => Promise<AsyncIterable<Output>>): AsyncGenerator<Output> {
-  yield* await run();
-}
-
 async function* embeddings(run: () => Promise<EmbeddingResult>): AsyncGenerator<Output> {
   const { vectors, promptTokens, usageRejected } = await run();
   yield { type: "vectors", vectors };
@@ -91,12 +89,20 @@ async function* moderation(run: () => Promise<ModerationResult | undefined>): As
   if (promptTokens !== null) yield { type: "usage", promptTokens, completionTokens: 0, cachedTokens: 0 };
 }
 
+const schemaRefused = (param: string) =>
+  new ApiError(
+    "model_refused_input",
+    `The model cannot keep the schema in '${param}': it is too large for it, no reply within the token limit satisfies it, or it uses a keyword that the model does not know.`,
+    { param },
+  );
+
 /** What a caller is told of a provider's failure: in our words, with none of the provider's. */
 export function providerFailed(error: ProviderError): ApiError {
   const retryAfter = { "retry-after": String(Math.max(1, Math.ceil((error.detail.retryAfterMs ?? 1000) / 1000))) };
   switch (error.failure) {
     case "bad_input": {
       const { param } = error.detail;
+      if (param === "response_format") return schemaRefused(param);
       if (param !== undefined) {
         const message = `The model does not take '${param}' as it is asked for: leave it out, or give it another value.`;
         return new ApiError("unsupported_parameter", message, { param });

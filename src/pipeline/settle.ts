@@ -38,7 +38,7 @@ async function* settling(call: ModelCall, output: AsyncIterable<Output>): AsyncG
   } catch (error) {
     if (error instanceof ApiError) throw error;
     outcome = call.stoppedBy === "deadline" ? "deadline" : call.stoppedBy === "client" ? "cancelled" : "provider_error";
-    if (outcome !== "provider_error" && call.firstTokenMs === null) call.usage = promptAlone(call.request);
+    if (outcome !== "provider_error" && call.firstTokenMs === null) call.usage = promptAlone(call);
     throw await failed(call, error, outcome);
   } finally {
     clearTimeout(deadline);

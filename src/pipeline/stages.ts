@@ -22,6 +22,9 @@ export type Stage = (typeof STAGE_ORDER)[number];
 /** Stages of an administrative or reading route. */
 export const CONTROL_STAGES = ["authenticate", "bind", "validate"] as const satisfies readonly Stage[];
 
+/** Stages that let a model call in, for whoever runs it later. */
+export const ADMISSION_STAGES = ["resolve_model", "residency", "reserve"] as const satisfies readonly Stage[];
+
 /** Stages of a model call. */
 export const INFERENCE_STAGES = [
   "authenticate",

@@ -8,6 +8,9 @@ import { type ByteRange, CHUNK_BYTES, chunkNonce, chunksOf, lastChunk, TAG_BYTES
 const CHUNKS_PER_PART = 80;
 const PART_BYTES = CHUNKS_PER_PART * (CHUNK_BYTES + TAG_BYTES);
 
+/** Removing waits so long for an answer; maintenance tries again. */
+const REMOVE_TIMEOUT_MS = 10_000;
+
 /** The R2 prefix under which a tenant's files lie. Version 1. */
 export const filePrefix = (tenant: ObjectAddress): string => `${objectName(tenant)}/files/v1/`;
 
@@ -23,6 +26,7 @@ export interface StoredFile {
 export function fileStore(stores: {
   readonly bucket: (tenant: ObjectAddress) => R2Bucket;
   readonly dataKeys: DataKeys;
+  readonly removeTimeoutMs?: number;
 }) {
   const purpose = (id: string) => `file ${id}`;
   return {
@@ -70,12 +74,23 @@ export function fileStore(stores: {
       return streamOf(opened(key, object.body, { ...chunks, take, last: lastChunk(bytes) }));
     },
 
+    /** May be repeated. @throws when object storage fails, or does not answer in time */
     async remove(tenant: ObjectAddress, ids: readonly string[]): Promise<void> {
-      if (ids.length > 0) await stores.bucket(tenant).delete(ids.map((id) => filePrefix(tenant) + id));
+      if (ids.length === 0) return;
+      const removed = stores.bucket(tenant).delete(ids.map((id) => filePrefix(tenant) + id));
+      await within(stores.removeTimeoutMs ?? REMOVE_TIMEOUT_MS, removed);
     },
   };
 }
 export type FileStore = ReturnType<typeof fileStore>;
+
+async function within(timeoutMs: number, work: Promise<void>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`object storage did not answer within ${timeoutMs} ms`)), timeoutMs);
+  });
+  await Promise.race([work, late]).finally(() => clearTimeout(timer));
+}
 
 const importKey = (raw: Uint8Array) => crypto.subtle.importKey("raw", raw, "AES-GCM", false, ["encrypt", "decrypt"]);
 

@@ -6,6 +6,7 @@ import { ApiError } from "../errors";
 import { BoundedCache } from "./bounded-cache";
 import {
   type Actor,
+  MINTING_SCOPES,
   mint,
   PLATFORM_TENANT,
   type Region,
@@ -35,7 +36,8 @@ export interface Opened {
 
 /**
  * The call that a request is for, made only when the gate must be asked who calls: then both questions are one round
- * trip. It settles with undefined where the request is refused anyway.
+ * trip. It settles with undefined where the request is refused anyway, or where reading its body would be work that
+ * nobody should do for a credential which may be good for nothing.
  */
 export type Opening = (who: {
   readonly region: Region;
@@ -77,11 +79,11 @@ export class Authenticator {
   constructor(readonly options: AuthenticateOptions) {}
 
   /** @throws ApiError 400, 401, 403 or 503 */
-  async authenticate(request: Request, scope: Scope, opening?: Opening): Promise<Authenticated> {
+  async authenticate(request: Request, needed: readonly Scope[], opening?: Opening): Promise<Authenticated> {
     const credential = credentialOf(request);
     const kind = kindOfKey(credential);
     if (kind === undefined && credential.split(".").length === 3) {
-      return this.#endUser(request, credential, scope, opening);
+      return this.#endUser(request, credential, needed, opening);
     }
     if (kind === undefined) throw invalidKey();
     const keyHash = await hashKey(credential);
@@ -96,7 +98,7 @@ export class Authenticator {
         ? { type: "admin_key", keyId: key.id }
         : { type: "api_key", keyId: key.id, serviceAccountId: key.serviceAccountId };
     const scopes = SCOPES.filter((known) => key.scopes.includes(known));
-    assertScope(scopes, scope);
+    assertScopes(scopes, needed);
     return { context: mint(homeOf(location, policy), actor, scopes), policy, ...opened };
   }
 
@@ -128,7 +130,12 @@ export class Authenticator {
     return mint({ ...location, isolation: "pool" }, operator.actor, ["admin"]);
   }
 
-  async #endUser(request: Request, token: string, scope: Scope, opening: Opening | undefined): Promise<Authenticated> {
+  async #endUser(
+    request: Request,
+    token: string,
+    needed: readonly Scope[],
+    opening: Opening | undefined,
+  ): Promise<Authenticated> {
     const claims = await this.options.tokens.verify(token);
     const location = await this.#remembered(`tenant ${claims.tenantId}`, () =>
       this.options.directory.locateTenant(claims.tenantId),
@@ -142,9 +149,9 @@ export class Authenticator {
         ? async () => withEndUser(await opening({ region, models }), { subject, requestsPerMinute })
         : undefined;
     const bound = await this.#bind(location, { keyId }, request.signal, call);
-    // The token lives no longer than the key that minted it.
-    if (!bound?.key.scopes.includes("account")) throw invalidKey();
-    assertScope(["data"], scope);
+    // The token lives no longer than the key that minted it, and than that key's right to mint it.
+    if (!bound || !MINTING_SCOPES.every((held) => bound.key.scopes.includes(held))) throw invalidKey();
+    assertScopes(["data"], needed);
     if (!isOwnOrigin) throw originNotAllowed();
     const actor: Actor = { type: "end_user", keyId, subject, models, requestsPerMinute };
     const { key: _, policy, ...opened } = bound;
@@ -193,7 +200,8 @@ export class Authenticator {
     const call = await opening?.();
     const askedAtMs = Date.now(); // after the body has arrived
     const ask = () => gate.bind({ credential, knownPolicyVersion, call: call ?? null });
-    const reply = await (call ? askInLine(gate, { requestId: call.requestId, signal }, ask) : askGate(ask));
+    const isAdmitted = (answer: BindReply) => answer.bound && answer.admission?.admitted === true;
+    const reply = await (call ? askInLine(gate, { requestId: call.requestId, signal, isAdmitted }, ask) : askGate(ask));
     if (!reply.bound) {
       this.#bindings.delete(name);
       if (reply.reason === "unknown_key") return undefined;
@@ -244,11 +252,12 @@ function credentialOf(request: Request): string {
   return credential;
 }
 
-function assertScope(scopes: readonly Scope[], needed: Scope): void {
-  if (scopes.includes(needed)) return;
+function assertScopes(scopes: readonly Scope[], needed: readonly Scope[]): void {
+  if (needed.every((scope) => scopes.includes(scope))) return;
+  const named = (list: readonly Scope[]) => list.map((scope) => `"${scope}"`).join(" and ") || "none";
   throw new ApiError(
     "insufficient_scope",
-    `This path needs a credential of scope "${needed}"; yours has ${scopes.map((scope) => `"${scope}"`).join(", ")}.`,
+    `This path needs a credential of scope ${named(needed)}; yours has ${named(scopes)}.`,
   );
 }
 

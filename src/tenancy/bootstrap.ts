@@ -2,7 +2,7 @@ import { PLATFORM_TENANT } from "./context";
 import { askGate, type GateAt } from "./gates";
 import { newId } from "./ids";
 
-/** The operator's first key has this id for ever; once deleted, it stays deleted. */
+/** The operator's first key has this id for ever. Once deleted it stays deleted: the gate remembers its hash. */
 const BOOTSTRAP_KEY_ID = "key_bootstrap";
 
 /**

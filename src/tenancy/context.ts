@@ -20,6 +20,9 @@ export const PLATFORM_TENANT = "platform";
 export const SCOPES = ["data", "account", "admin"] as const;
 export type Scope = (typeof SCOPES)[number];
 
+/** What a key must have to mint an end user's token, and to keep: the token reads and writes data in its name. */
+export const MINTING_SCOPES = ["account", "data"] as const satisfies readonly Scope[];
+
 /** Who acts, so that no record ever has to guess. */
 export type Actor =
   | { readonly type: "api_key"; readonly keyId: string; readonly serviceAccountId: string }

@@ -2,6 +2,7 @@ import type { ChangeCommand, ChangeReply, TenantGateRpc } from "../../durable-ob
 import { objectName } from "../core/object-name";
 import { ApiError } from "../errors";
 import { assertMinted, type Region, type TenantContext, type TenantLocation } from "./context";
+import { acrossErasure } from "./erased-objects";
 import { newId } from "./ids";
 
 /** Reaches the gate of a tenant's home. */
@@ -12,7 +13,7 @@ export type GateAt = (location: TenantLocation) => TenantGateRpc;
  * where the runtime knows jurisdictions it also picks the namespace. The local runtime knows none
  * (`docs/production-differences.md`).
  */
-export function objectsOf<Rpc>(
+export function objectsOf<Rpc extends object>(
   namespace: DurableObjectNamespace,
   jurisdictions: "on" | "off",
 ): (location: TenantLocation) => Rpc {
@@ -22,7 +23,7 @@ export function objectsOf<Rpc>(
       jurisdictions === "on" && region !== "global"
         ? namespace.jurisdiction(region as DurableObjectJurisdiction)
         : namespace;
-    return home.getByName(objectName(location)) as unknown as Rpc;
+    return acrossErasure(() => home.getByName(objectName(location)) as unknown as Rpc);
   };
 }
 
@@ -62,16 +63,41 @@ export async function askGate<T>(
   }
 }
 
-/** Asks for what a caller may have to wait for in the gate's line; one that goes away leaves the line. */
+/** A question that may leave something reserved at the gate, and how to tell. */
+export interface InLine<T> {
+  readonly requestId: string;
+  readonly signal: AbortSignal;
+  readonly isAdmitted: (reply: T) => boolean;
+  /** Keeps the last word to the gate alive after the reply, where there is one. */
+  readonly waitUntil?: (promise: Promise<unknown>) => void;
+}
+
+/**
+ * Asks for what a caller may have to wait for in the gate's line. Whoever goes away, or gets no admission although an
+ * earlier question may have been answered with one, tells the gate so: nothing stays reserved for it.
+ */
 export async function askInLine<T>(
   gate: TenantGateRpc,
-  { requestId, signal }: { readonly requestId: string; readonly signal: AbortSignal },
+  { requestId, signal, isAdmitted, waitUntil }: InLine<T>,
   ask: () => Promise<T>,
 ): Promise<T> {
-  const leave = () => void gate.leave(requestId).catch(() => {}); // the line forgets it by itself later
+  const leave = () => {
+    const left = gate.leave(requestId).catch(() => {}); // unheard, what it holds expires by itself
+    waitUntil?.(left);
+  };
+  let asked = 0;
+  const askAgain = () => {
+    asked++;
+    return ask();
+  };
   signal.addEventListener("abort", leave, { once: true });
   try {
-    return await askGate(ask);
+    const reply = await askGate(askAgain);
+    if (asked > 1 && !isAdmitted(reply)) leave();
+    return reply;
+  } catch (error) {
+    leave();
+    throw error;
   } finally {
     signal.removeEventListener("abort", leave);
   }
@@ -108,6 +134,10 @@ export async function changeTenant(
       throw new ApiError("conflict", "An object with this id exists already.");
     case "not_empty":
       throw new ApiError("conflict", "This project already has accounts or keys; its isolation can no longer be set.");
+    case "too_many": {
+      const message = "This project has as many service accounts or keys as one can have, deleted ones included.";
+      throw new ApiError("storage_quota_exceeded", message, { headers: { "x-should-retry": "false" } });
+    }
     case "not_deleted":
       throw new ApiError("conflict", "There is nothing to restore: this object is not deleted.");
     case "parent_deleted":

@@ -4,21 +4,31 @@ import { askGate, changeTenant } from "./gates";
 import type { TenancyPorts } from "./ports";
 import { enterProject, projectNotFound } from "./projects";
 
-/** For how many days what is deleted can be restored, the tenant itself included; then it is purged. */
-export async function retrieveRetention(ports: TenancyPorts, operator: TenantContext, id: string): Promise<number> {
-  return (await policyOf(ports, operator, id)).retentionDays;
+/** How long things of a tenant stay, in days. */
+export interface Retention {
+  /** What is deleted can be restored so long, the tenant itself included; then it is purged. */
+  readonly retentionDays: number;
+  /** Stored completions and responses are forgotten so long after they were made. */
+  readonly artifactDays: number;
 }
 
-/** Changes it, for what is deleted already too. @throws ApiError 403 when the project is archived */
+export async function retrieveRetention(ports: TenancyPorts, operator: TenantContext, id: string): Promise<Retention> {
+  return policyOf(ports, operator, id);
+}
+
+/**
+ * Changes it: of what is deleted for what is deleted already too, of artifacts for those that are made from now on.
+ * @throws ApiError 403 when the project is archived
+ */
 export async function setRetention(
   ports: TenancyPorts,
   operator: TenantContext,
   id: string,
-  retentionDays: number,
-): Promise<number> {
+  days: { readonly [K in keyof Retention]?: number | undefined },
+): Promise<Retention> {
   const tenant = await enterProject(ports, operator, id);
-  const changed = await changeTenant(ports.gate(tenant), tenant, { type: "set_retention", retentionDays });
-  return changed.policy.retentionDays;
+  const changed = await changeTenant(ports.gate(tenant), tenant, { type: "set_retention", ...days });
+  return changed.policy;
 }
 
 /** What may be kept of the project's content. */

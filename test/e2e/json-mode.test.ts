@@ -39,6 +39,31 @@ describe("response_format with a schema", () => {
     expect(JSON.parse(text)).toHaveProperty("intent");
   });
 
+  it("may list thousands of values", async () => {
+    const values = Array.from({ length: 6_000 }, (_, at) => `v${at}`);
+    const schema = { type: "object", properties: { one: { enum: values } }, required: ["one"] };
+    const many = { name: "many", schema };
+    const whole = await tenant.client.chat.completions.create({
+      ...ask(false),
+      stream: false,
+      response_format: { type: "json_schema", json_schema: many },
+    });
+    expect(values).toContain(JSON.parse(whole.choices[0]?.message.content ?? "").one);
+  });
+
+  it("that is too large for any model is refused with its name and its bound", async () => {
+    const large = { name: "large", schema: { enum: Array.from({ length: 9_000 }, (_, at) => `value ${at}`) } };
+    const asked = tenant.client.chat.completions.create({
+      ...ask(false),
+      stream: false,
+      response_format: { type: "json_schema", json_schema: large },
+    });
+    await expect(asked).rejects.toMatchObject({
+      ...{ status: 400, code: "invalid_value", param: "response_format.json_schema.schema" },
+      message: expect.stringContaining("65536 characters"),
+    });
+  });
+
   it("that cannot be promised is refused as bad input", async () => {
     const bad = { name: "a", schema: { type: "string", pattern: "^a" } };
     const asked = tenant.client.chat.completions.create({
@@ -46,6 +71,8 @@ describe("response_format with a schema", () => {
       stream: false,
       response_format: { type: "json_schema", json_schema: bad },
     });
-    await expect(asked).rejects.toMatchObject({ status: 400, code: "model_refused_input" });
+    await expect(asked).rejects.toMatchObject({
+      ...{ status: 400, code: "model_refused_input", param: "response_format" },
+    });
   });
 });

@@ -24,7 +24,11 @@ afterAll(async () => {
 
 interface Answer {
   readonly status: number;
+  readonly startedAtMs: number;
   readonly atMs: number;
+  /** The gate's last word of what is left; a call that did not ask repeats it. */
+  readonly remaining: string | null;
+  readonly code: string | undefined;
   readonly limits: readonly {
     readonly rule: string;
     readonly unit: string;
@@ -34,14 +38,17 @@ interface Answer {
   }[];
 }
 async function call(tenant: Pick<TestTenant, "key">, isolate: number, signal?: AbortSignal): Promise<Answer> {
+  const startedAtMs = Date.now();
   const reply = await fetch(`${platform.urls[isolate % ISOLATES]}/v1/chat/completions`, {
     method: "POST",
     headers: { authorization: `Bearer ${tenant.key}` },
     body: JSON.stringify({ model: "mock", messages: [{ role: "user", content: "hi" }], max_completion_tokens: 2 }),
     ...(signal ? { signal } : {}),
   });
-  const body = (await reply.json()) as { error?: { limits?: Answer["limits"] } };
-  return { status: reply.status, atMs: Date.now(), limits: body.error?.limits ?? [] };
+  const body = (await reply.json()) as { error?: { code: string; limits?: Answer["limits"] } };
+  const remaining = reply.headers.get("x-ratelimit-remaining-requests");
+  const { code, limits = [] } = body.error ?? {};
+  return { status: reply.status, startedAtMs, atMs: Date.now(), remaining, code, limits };
 }
 /** So many callers, each on its own isolate, one call after another, until told to stop. */
 async function traffic(tenant: Pick<TestTenant, "key">, callers: number, calls: number): Promise<Answer[]> {
@@ -70,17 +77,31 @@ describe("sixteen isolates with leases", () => {
       tokensPerMinute: 100_000_000,
       model: "mock",
     });
-    const answers = await traffic(tenant, ISOLATES, 40);
+    const state = async () => (await limitsOf(tenant)).limits.find(({ rule }) => rule === "requests_per_minute");
+    const asked = mock.counters.calls;
+    // Half of it, and a pause: what lies unused in leases must come back, or it is missing at the end.
+    const first = await traffic(tenant, ISOLATES, 12);
+    expect(first.map(({ status }) => status)).toEqual(first.map(() => 200));
+    await expect.poll(state, { timeout: 5_000 }).toMatchObject({ settled: first.length, held: 0 });
+    const answers = [...first, ...(await traffic(tenant, ISOLATES, 30))];
     const served = answers.filter(({ status }) => status === 200);
     const refused = answers.filter(({ status }) => status === 429);
     expect(served.length + refused.length).toBe(answers.length);
     expect(served).toHaveLength(limit);
-    for (const { limits } of refused) {
-      const state = limits.find(({ rule }) => rule === "requests_per_minute");
-      expect((state?.settled ?? 0) + (state?.held ?? 0) + 1).toBeGreaterThan(limit);
+    expect(mock.counters.calls - asked, "no call reached its model that was not answered").toBe(limit);
+    const firstRefusedAtMs = Math.min(...refused.map(({ atMs }) => atMs));
+    expect(
+      served.filter(({ startedAtMs }) => startedAtMs > firstRefusedAtMs),
+      "refused while there was room",
+    ).toEqual([]);
+    for (const { code, limits } of refused) {
+      expect(code).toBe("rate_limit_exceeded");
+      const rule = limits.find((one) => one.rule === "requests_per_minute");
+      expect((rule?.settled ?? 0) + (rule?.held ?? 0), "used up, neither less nor more").toBe(limit);
     }
-    const state = async () => (await limitsOf(tenant)).limits.find(({ rule }) => rule === "requests_per_minute");
-    await expect.poll(state, { timeout: 2_000 }).toMatchObject({ settled: limit, held: 0 });
+    const words = new Set(served.map(({ remaining }) => remaining));
+    expect(words.size, "leases are drawn on, not only asked for").toBeLessThan(served.length * 0.75);
+    await expect.poll(state, { timeout: 5_000 }).toMatchObject({ settled: limit, held: 0 });
     expect((await limitsOf(tenant)).in_flight.running).toBe(0);
     expect((await operator.usage(tenant.projectId)).requests).toBe(limit);
   });

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Platform, startPlatform } from "../isolates";
-import { Operator, type TestTenant } from "../operator";
+import { clientOf, Operator, type TestTenant } from "../operator";
 
 let platform: Platform;
 let operator: Operator;
@@ -39,5 +39,20 @@ describe("what was computed of a prompt", () => {
     expect(await ask(globex)).toEqual(again);
     const stranger = await operator.createTenant();
     expect(await ask(stranger, { "x-session-affinity": "acme" })).toEqual([said, 0]);
+  });
+
+  it("belongs to the end user where there is one: not to another, and not to the tenant's own keys", async () => {
+    const acme = await operator.createTenant();
+    const endUser = async (subject: string): Promise<TestTenant> => {
+      const { value } = await acme.client.post<{ value: string }>("/tenantry/end_user_tokens", { body: { subject } });
+      return { ...acme, client: clientOf(platform.url, { apiKey: value }) };
+    };
+    const [said, known] = await ask(await endUser("ann"));
+    expect(known).toBe(0);
+    expect((await ask(await endUser("ann")))[1]).toBeGreaterThan(16); // the control: her own, by another token
+    expect(await ask(await endUser("ben"))).toEqual([said, 0]);
+    expect(await ask(acme)).toEqual([said, 0]);
+    expect(await ask(await endUser("cyd"))).toEqual([said, 0]);
+    expect((await ask(acme))[1]).toBeGreaterThan(16);
   });
 });

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
 import { describe, expect, inject, it } from "vitest";
-import { type Platform, startPlatform } from "../isolates";
+import { type Platform, startPlatform, upstreamModel } from "../isolates";
 import { Operator } from "../operator";
 
 const DAY_MS = 86_400_000;
@@ -70,6 +70,105 @@ describe.each([
       expect(await sql`select nspname from pg_namespace where nspname = ${id}`).toHaveLength(0);
       await sql.end();
     }
+    await platform.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+});
+
+/** Everything that an operator or a tenant may ask while the purge is under way. */
+const ASKED = [
+  ["POST", "/v1/tenantry/projects/:id/restore", "operator"],
+  ["GET", "/v1/organization/projects/:id", "operator"],
+  ["GET", "/v1/tenantry/projects/:id/limits", "operator"],
+  ["POST", "/v1/tenantry/projects/:id/plan", "operator"],
+  ["GET", "/v1/tenantry/projects/:id/isolation", "operator"],
+  ["GET", "/v1/organization/projects/:id/api_keys", "operator"],
+  ["GET", "/v1/organization/usage/completions?start_time=1&bucket_width=1d&limit=1&project_ids=:id", "operator"],
+  ["GET", "/v1/models", "tenant"],
+  ["GET", "/v1/tenantry/decisions", "tenant"],
+  ["GET", "/v1/files", "tenant"],
+  ["POST", "/v1/chat/completions", "tenant"],
+] as const;
+const BODIES: Readonly<Record<string, object>> = {
+  "/v1/tenantry/projects/:id/plan": { plan: "free" },
+  "/v1/chat/completions": { model: "mock-chat", messages: [{ role: "user", content: "hello" }] },
+};
+/** Tenants that are purged at once; each is one race. */
+const TENANTS = Number(process.env.PURGE_RACES ?? 6);
+
+describe.each([
+  { kind: "d1", isolation: "silo" },
+  { kind: "d1", isolation: "pool" },
+  { kind: "postgres", isolation: "bridge" },
+  { kind: "postgres", isolation: "silo" },
+  { kind: "postgres", isolation: "pool" },
+] as const)("whatever is asked while tenants on $kind in their $isolation are purged", ({ kind, isolation }) => {
+  it("is answered as by one that is there, or as by one that never was: no call fails", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tenantry-purge-"));
+    const options = {
+      bundle: "production",
+      persistTo: folder,
+      ...(kind === "postgres" ? { postgres: inject("postgres").app } : {}),
+      vars: { MODEL_CATALOGUE: { version: "tests", models: [upstreamModel("mock-chat")] } },
+    } as const;
+    let platform = await startPlatform(options);
+    const { adminKey } = platform;
+    const operator = new Operator(platform.url, adminKey);
+    const { projects } = operator.client.admin.organization;
+    const call = async (method: string, path: string, key: string, body?: object) => {
+      const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+      const init = { method, headers, ...(body ? { body: JSON.stringify(body) } : {}) };
+      const response = await fetch(`${platform.url}${path}`, init);
+      return { status: response.status, text: await response.text() };
+    };
+    const tenants: { readonly id: string; readonly key: string }[] = [];
+    for (let index = 0; index < TENANTS; index++) {
+      const { id } = await projects.create({ name: "leaves" });
+      await call("POST", `/v1/tenantry/projects/${id}/isolation`, adminKey, { isolation });
+      tenants.push({ id, key: (await operator.furnish(id, { model: "mock-chat" })).key });
+      await projects.archive(id);
+      await archivedLongAgo(platform, id, 31);
+    }
+    await platform.stop();
+
+    platform = await startPlatform({ ...options, adminKey }); // every alarm is overdue
+    const failures: string[] = [];
+    const ask = async ({ id, key }: { id: string; key: string }, [method, path, as]: (typeof ASKED)[number]) => {
+      const isOperator = as === "operator";
+      const body = method === "POST" ? (BODIES[path] ?? {}) : undefined;
+      const reply = await call(method, path.replace(":id", id), isOperator ? adminKey : key, body);
+      if (reply.status >= 500) failures.push(`${method} ${path}: ${reply.status} ${reply.text}`);
+      return reply.status;
+    };
+    const answers = await Promise.all(
+      tenants.map(async (tenant) => {
+        let isGone = false;
+        const until404 = async () => {
+          await expect.poll(() => ask(tenant, ASKED[1]), { timeout: 30_000, interval: 1 }).toBe(404);
+          const { TENANT_GATE } = await platform.miniflare.getBindings<{ TENANT_GATE: DurableObjectNamespace }>();
+          const gate = () => TENANT_GATE.getByName(`global/${tenant.id}`) as unknown as { policy(): Promise<unknown> };
+          // Purged is what it answers first; at its end there is no such gate.
+          await expect
+            .poll(
+              () =>
+                gate()
+                  .policy()
+                  .catch(() => "reset"),
+              { timeout: 30_000 },
+            )
+            .toBeNull();
+          isGone = true;
+        };
+        const meanwhile = async (asked: (typeof ASKED)[number]) => {
+          while (!isGone) await ask(tenant, asked);
+          return ask(tenant, asked);
+        };
+        const [, ...last] = await Promise.all([until404(), ...ASKED.map(meanwhile)]);
+        return last;
+      }),
+    );
+    expect(failures).toEqual([]);
+    for (const last of answers) expect(last).toEqual([404, 404, 404, 404, 404, 404, 200, 401, 401, 401, 401]);
     await platform.stop();
     rmSync(folder, { recursive: true, force: true });
   });

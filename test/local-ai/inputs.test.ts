@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { InferenceUpstreamError } from "../../local-ai/errors";
-import { parseEmbeddings, parseTextGeneration } from "../../local-ai/inputs";
+import { parseBatch, parseClassification, parseEmbeddings, parseTextGeneration } from "../../local-ai/inputs";
 
 function errorOf(parse: (inputs: unknown) => unknown, inputs: unknown): Error {
   try {
@@ -70,6 +70,25 @@ describe("inputs", () => {
       expect(errorOf(parseEmbeddings, inputs).message).toMatch(/^5006: /);
     },
   );
+
+  it.each([
+    ["messages", parseTextGeneration, 256],
+    ["stop", parseTextGeneration, 16],
+    ["text", parseEmbeddings, 100],
+    ["text", (inputs: unknown) => parseClassification(inputs), 100],
+    ["labels", (inputs: unknown) => parseClassification(inputs), 100],
+    ["requests", (inputs: unknown) => parseBatch(inputs), 1_000],
+  ])("'%s' is counted before anything in it is looked at", (name, read, most) => {
+    let looked = 0;
+    const list = new Proxy(Array(most + 1).fill(0), {
+      get(target, key, receiver) {
+        if (typeof key === "string" && /^\d+$/.test(key)) looked++;
+        return Reflect.get(target, key, receiver);
+      },
+    });
+    expect(errorOf(read, { [name]: list }).message).toContain(`more than ${most} elements`);
+    expect(looked).toBe(0);
+  });
 
   it("of any kind are accepted or refused, never anything else", () => {
     const keys = ["messages", "prompt", "text", "stop", "stream", "max_tokens", "lora"] as const;

@@ -56,7 +56,7 @@ function spaced(value: unknown): string {
     .join(", ")}}`;
 }
 
-const names = fc.constantFrom("name", "a", "größe", 'quo"te', "x y");
+const names = fc.constantFrom("name", "names", "n", "a", "größe", 'quo"te', "x y");
 const schemas = fc.letrec<{ schema: Schema }>((tie) => ({
   schema: fc.oneof(
     { depthSize: "small", withCrossShrink: true },
@@ -66,7 +66,9 @@ const schemas = fc.letrec<{ schema: Schema }>((tie) => ({
       { type: "integer" },
       { type: "number" },
       { type: ["string", "null"] },
+      { type: ["integer", "number"] },
       { enum: ["red", "green", 5, null, true] },
+      { enum: ["re", "red", 1, 12, 123, -1, 12, "red"] },
       { const: "fixed" },
     ),
     fc
@@ -111,7 +113,7 @@ describe("a constrained reply", () => {
       }),
       { numRuns: 150 },
     );
-  });
+  }, 60_000);
 
   it("may be any value that satisfies the schema, written as the model was trained to", () => {
     const values: readonly (readonly [Schema | null, unknown])[] = [
@@ -145,6 +147,28 @@ describe("a constrained reply", () => {
       }),
       { numRuns: 25 },
     );
+  }, 60_000);
+
+  it("may be each value of an enum, however they begin", () => {
+    const values = ["re", "red", "reds", "", 1, 12, 123, -1, -12, 1.5, true, null, 'quo"te', "日本"];
+    for (const value of values) expect(accepts({ enum: values }, spaced(value)), spaced(value)).toBe(true);
+    for (const other of ['"r"', "1234", "2", "false", "[]"])
+      expect(accepts({ enum: values }, other), other).toBe(false);
+  });
+
+  it("may have any of its optional properties, in their order, and must have the others", () => {
+    const keys = ["n", "name", "names", "a", "nam"];
+    fc.assert(
+      fc.property(fc.subarray(keys), fc.subarray(keys), (required, present) => {
+        const properties = Object.fromEntries(keys.map((key) => [key, { type: "integer" }]));
+        const value = Object.fromEntries(present.map((key, at) => [key, at]));
+        const isMet = required.every((key) => present.includes(key));
+        expect(accepts({ type: "object", properties, required, additionalProperties: false }, spaced(value))).toBe(
+          isMet,
+        );
+      }),
+      { numRuns: 40 },
+    );
   });
 
   it("is refused at its start when its tokens may not be enough", () => {
@@ -173,5 +197,111 @@ describe("a schema", () => {
   it("that unfolds without end is refused", () => {
     const wide = { type: "object", properties: Object.fromEntries([..."abcdefgh"].map((key) => [key, { $ref: "#" }])) };
     expect(() => compileSchema(wide)).toThrow(/unfolds to more than/);
+  });
+});
+
+const numbered = <T>(count: number, of: (index: number) => T): T[] => Array.from({ length: count }, (_, at) => of(at));
+const open = (properties: object, required: readonly string[] = []) => ({
+  ...{ type: "object", properties, required, additionalProperties: false },
+});
+
+describe("what a schema costs everybody else", () => {
+  /** Bytes that one reply had followed through the grammar, at most for one of its tokens and in all. */
+  function stepsOf(schema: Schema | null, choices: readonly number[]): { most: number; all: number } {
+    const constraint = start(schema, 1_500);
+    let most = 0;
+    for (let made = 0; made < 100; made++) {
+      const before = constraint.steps;
+      const allowed = allowedBy(constraint).filter((id) => id !== END);
+      most = Math.max(most, constraint.steps - before);
+      if (allowed.length === 0) break;
+      constraint.advance(allowed[(choices[made % choices.length] ?? 0) % allowed.length] as number);
+    }
+    return { most, all: constraint.steps };
+  }
+  const one = { type: "object", properties: { a: { type: "string" } }, required: ["a"], additionalProperties: false };
+
+  it.each<[string, Schema, number]>([
+    ["an enum of 6,000", { enum: numbered(6_000, (at) => `v${at}`) }, 1_000],
+    ["an enum of 10,000 numbers", { enum: numbered(10_000, (at) => at) }, 2_000],
+    [
+      "1,900 optional properties",
+      open(Object.fromEntries(numbered(1_900, (at) => [`p${at}`, { type: "null" }]))),
+      1_000,
+    ],
+    [
+      "properties that begin alike",
+      open(Object.fromEntries(numbered(500, (at) => [`a name like many others, ${at}`, { type: "integer" }]))),
+      1_000,
+    ],
+    ["a text with a bound", { type: "string", minLength: 400, maxLength: 1_000_000_000_000 }, 1_000],
+    ["a list with a bound", { type: "array", items: {}, maxItems: 1_000_000_000_000 }, 2_000],
+    ["a long constant", { const: "x".repeat(1_000) }, 1_000],
+    [
+      "types that are all possible",
+      { type: ["object", "array", "string", "number", "integer", "boolean", "null"] },
+      2_000,
+    ],
+    [
+      "as many possibilities as there may be",
+      { anyOf: numbered(32, (at) => ({ type: "string", maxLength: 99 + at })) },
+      40_000,
+    ],
+    ["no schema at all", {}, 1_000],
+  ])("is bounded for %s: a token follows some thousand bytes, not its values", (_, schema, most) => {
+    for (const choices of [[1, 7, 3], [1_000, 5, 77, 2], [0]])
+      expect(stepsOf(schema, choices).most).toBeLessThanOrEqual(most);
+  });
+
+  it("is found out once: a state that comes again costs nothing", () => {
+    const { all } = stepsOf(one, [40, 41, 42, 43]);
+    expect(all).toBeLessThan(3_000); // 100 tokens, each of which looks at thousands of bytes
+  });
+
+  it.each<[string, Schema, RegExp]>([
+    ["65,536 characters", { enum: numbered(10_000, (at) => `value ${at}`) }, /more than 65536 characters/],
+    ["2,000 parts", open(Object.fromEntries(numbered(2_001, (at) => [`p${at}`, {}]))), /more than 2000 parts/],
+    [
+      "32 possibilities",
+      { anyOf: numbered(33, (at) => ({ type: "string", maxLength: at })) },
+      /more than 32 possibilities/,
+    ],
+    [
+      "32 possibilities within each other",
+      {
+        anyOf: numbered(6, () =>
+          open({ a: { anyOf: numbered(6, (at) => ({ type: "string", maxLength: at })) } }, ["a"]),
+        ),
+      },
+      /more than 32 possibilities/,
+    ],
+    ["7 types", { type: numbered(8, () => "string") }, /more than 7 types/],
+    ["each name once among the required", { ...open({ a: {} }), required: ["a", "a"] }, /requires a property twice/],
+  ])("has a bound of %s, beyond which it is refused", (_, schema, why) => {
+    expect(() => compileSchema(schema)).toThrow(SchemaError);
+    expect(() => compileSchema(schema)).toThrow(why);
+  });
+
+  it("does not grow with what is referred to often", () => {
+    const $defs = { colour: { enum: numbered(1_500, (at) => `colour ${at}`) } };
+    const schema = {
+      $defs,
+      ...open(Object.fromEntries(numbered(900, (at) => [`p${at}`, { $ref: "#/$defs/colour" }]))),
+    };
+    let read = 0;
+    const values = new Proxy($defs.colour.enum, {
+      get(target, key, receiver) {
+        if (typeof key === "string" && /^\d+$/.test(key)) read++;
+        return Reflect.get(target, key, receiver);
+      },
+    });
+    compileSchema({ ...schema, $defs: { colour: { enum: values } } });
+    expect(read).toBeLessThanOrEqual(4 * 1_500);
+  });
+
+  it("says a place and a name at no great length", () => {
+    const name = "k".repeat(5_000);
+    for (const schema of [open({ [name]: { type: "none" } }), { [name]: 1 }, { ...open({ a: {} }), required: [name] }])
+      expect(() => compileSchema(schema)).toThrow(/^.{1,600}$/s);
   });
 });

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { encodeChat } from "../../local-ai/chat-template";
-import { StreamingDecoder, Tokenizer } from "../../local-ai/tokenizer";
+import { StreamingDecoder, Tokenizer, type TokenizerFile } from "../../local-ai/tokenizer";
+import tokenizerFile from "../../local-ai/weights/tokenizer.json";
 import { loadEngine, referenceCases, tokenizerReference } from "./engine";
 
 const { tokenizer } = loadEngine();
@@ -35,6 +36,35 @@ describe("tokenizer", () => {
 
   it.each(tokenizerReference())("encodes $text as the reference does", ({ text: given, ids }) => {
     expect(tokenizer.encode(given)).toEqual(ids);
+  });
+
+  /** The algorithm as it is written down: again and again, of all merges that are possible the one of lowest rank. */
+  function encodedStepByStep(file: TokenizerFile, word: string): number[] {
+    const { vocab, merges } = file.model;
+    const rankOf = new Map(merges.map(([left, right], rank) => [`${left} ${right}`, rank]));
+    let parts = [...word];
+    for (;;) {
+      const ranks = parts.slice(1).map((part, at) => rankOf.get(`${parts[at]} ${part}`) ?? Number.POSITIVE_INFINITY);
+      const least = Math.min(...ranks);
+      if (least === Number.POSITIVE_INFINITY) return parts.map((part) => vocab[part] as number);
+      const at = ranks.indexOf(least);
+      parts = [...parts.slice(0, at), `${parts[at]}${parts[at + 1]}`, ...parts.slice(at + 2)];
+    }
+  }
+
+  it("encodes words of any length by the lowest rank first, from the left", () => {
+    const words = fc.oneof(
+      fc.string({ unit: fc.constantFrom(..."abcdefghijklmnopqrstuvwxyz"), minLength: 1, maxLength: 120 }),
+      fc.string({ unit: fc.constantFrom(..."aeinst"), minLength: 1, maxLength: 300 }),
+      fc
+        .array(fc.constantFrom("the", "order", "ing", "account", "a", "refund"), { minLength: 1 })
+        .map((all) => all.join("")),
+    );
+    fc.assert(
+      fc.property(words, (word) => {
+        expect(tokenizer.encode(word)).toEqual(encodedStepByStep(tokenizerFile as TokenizerFile, word));
+      }),
+    );
   });
 
   it("gives every text back", () => {

@@ -53,7 +53,13 @@ export interface Answer {
   readonly status: number | null;
   /** Its whole reply arrived. */
   readonly isWhole: boolean;
+  /** What a whole reply says that it took, where it says so. */
+  readonly usage?: TokenUsage;
   readonly error?: { readonly code: string; readonly message: string; readonly limits?: readonly RuleState[] };
+}
+export interface TokenUsage {
+  readonly prompt_tokens: number;
+  readonly completion_tokens: number;
 }
 interface RuleState {
   readonly rule: string;
@@ -89,7 +95,8 @@ export async function perform(call: PlannedCall, url: string, key: string): Prom
     return { call, requestId, status, isWhole: false };
   }
   const isWhole = status === 200 && (!stream || text.includes("data: [DONE]"));
-  return { call, requestId, status, isWhole, ...(status === 429 ? (JSON.parse(text) as Pick<Answer, "error">) : {}) };
+  const said = status === 429 || (isWhole && !stream) ? (JSON.parse(text) as Pick<Answer, "error" | "usage">) : {};
+  return { call, requestId, status, isWhole, ...said };
 }
 
 /**

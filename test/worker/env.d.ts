@@ -9,6 +9,8 @@ declare global {
       readonly ARTIFACTS: R2Bucket;
       readonly TENANT_GATE: DurableObjectNamespace<TenantGate>;
       readonly BACKGROUND_RUNS: DurableObjectNamespace<BackgroundRuns>;
+      /** The product's class, with ports that the tests hold. */
+      readonly SCRIPTED_RUNS: DurableObjectNamespace<BackgroundRuns>;
       readonly IDEMPOTENCY_STORE: DurableObjectNamespace<IdempotencyStore>;
       readonly MODEL_DISPATCHER: DurableObjectNamespace<ModelDispatcher>;
       readonly TENANT_DATABASE: DurableObjectNamespace<TenantDatabase>;

@@ -30,7 +30,7 @@ export async function freshGate(
   return { tenantId, stub, gate, change, admit, finish, keyHash: key.hash };
 }
 
-const REQUEST: Omit<AdmitRequest, "requestId"> = {
+export const REQUEST: Omit<AdmitRequest, "requestId"> = {
   kind: "completions",
   route: "/v1/chat/completions",
   model: "m",
@@ -47,7 +47,7 @@ const REQUEST: Omit<AdmitRequest, "requestId"> = {
   patienceMs: 5_000,
   holdMs: 60_000,
 };
-const END = {
+export const END = {
   outcome: "completed" as const,
   promptTokens: 5,
   cachedTokens: 0,

@@ -1,5 +1,6 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
 /** A dispatcher of its own for each test, with as many slots as the test says. */
@@ -44,7 +45,9 @@ async function serve(
 describe("the dispatcher of a scarce model", () => {
   it("gives what is free at once, and makes the next one wait until something is freed", async () => {
     const model = dispatcher(2);
-    expect(await model.acquire("a", "ada")).toEqual({ acquired: true, queuedMs: 0, endpoint: null });
+    expect(await model.acquire("a", "ada")).toEqual({
+      ...{ acquired: true, queuedMs: 0, endpoint: null, sequences: 1 },
+    });
     expect(await model.acquire("b", "bob")).toMatchObject({ acquired: true });
     const third = model.acquire("c", "cyd");
     await expect.poll(() => model.stub.metrics()).toMatchObject({ queueDepth: 1, inFlight: 2 });
@@ -120,6 +123,118 @@ describe("the dispatcher of a scarce model", () => {
     expect(await bob).toMatchObject({ acquired: true });
     await model.release("bob");
     expect(await ada).toMatchObject({ acquired: true });
+  });
+
+  it("leaks no slot and no endpoint's room, in whatever order its callers' messages come, and however often", async () => {
+    const ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    const id = fc.constantFrom(...ids);
+    const message = fc.oneof(
+      {
+        weight: 4,
+        arbitrary: fc.record({ do: fc.constant("acquire" as const), id, sequences: fc.constantFrom(1, 2, 9) }),
+      },
+      {
+        weight: 2,
+        arbitrary: fc.record({
+          do: fc.constant("release" as const),
+          id,
+          outcome: fc.constantFrom("ended" as const, "failed" as const),
+        }),
+      },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("leave" as const), id }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("progress" as const), id }) },
+      {
+        weight: 2,
+        arbitrary: fc.record({
+          ...{ do: fc.constant("failover" as const), id, outcome: fc.constantFrom("failed" as const, "busy" as const) },
+          endpointId: fc.constantFrom("small", "large", undefined),
+        }),
+      },
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(message, { minLength: 5, maxLength: 40 }), async (messages) => {
+        const { stub } = dispatcher(1);
+        await stub.addEndpoint({ id: "small", url: "http://small.example", maxInFlight: 2 });
+        await stub.addEndpoint({ id: "large", url: "http://large.example", maxInFlight: 3 });
+        const answers: Promise<unknown>[] = [];
+        for (const each of messages) {
+          if (each.do === "acquire") {
+            const more = { keyId: "key", weight: 1, inputTokens: 10, patienceMs: 60_000, slots: 1 };
+            const request = { requestId: each.id, tenantId: each.id, sequences: each.sequences, ...more };
+            answers.push(stub.acquire(request));
+          } else if (each.do === "release") {
+            await stub.release({ requestId: each.id, inputTokens: 1, outputTokens: 1, outcome: each.outcome });
+          } else if (each.do === "leave") await stub.leave(each.id);
+          else if (each.do === "progress") await stub.progress(each.id, 1);
+          else {
+            const { endpointId, outcome } = each;
+            const request = { requestId: each.id, outcome, restMs: 1 };
+            await stub.failover(endpointId === undefined ? request : { ...request, endpointId });
+          }
+          const { inFlight } = await stub.metrics();
+          const endpoints = await stub.listEndpoints();
+          expect(inFlight).toBeLessThanOrEqual(5);
+          for (const endpoint of endpoints) expect(endpoint.inFlight).toBeLessThanOrEqual(endpoint.maxInFlight);
+          expect(endpoints.reduce((sum, endpoint) => sum + endpoint.inFlight, 0)).toBeLessThanOrEqual(inFlight);
+        }
+        for (const each of ids) await stub.leave(each);
+        await Promise.all(answers); // everybody is answered
+        const before = [await stub.metrics(), await stub.listEndpoints()];
+        await evictDurableObject(stub);
+        expect([await stub.metrics(), await stub.listEndpoints()]).toEqual(before);
+        for (const each of ids) await stub.release({ requestId: each, inputTokens: 1, outputTokens: 1 });
+        expect(await stub.metrics()).toEqual({ inFlight: 0, queueDepth: 0, oldestWaitMs: 0 });
+        expect((await stub.listEndpoints()).map(({ inFlight }) => inFlight)).toEqual([0, 0]);
+        const rows = await runInDurableObject(stub, (_, { storage: { sql } }) =>
+          sql.exec("select id from slot union all select id from called").toArray(),
+        );
+        expect(rows).toEqual([]);
+      }),
+      { numRuns: 20, endOnFailure: true },
+    );
+  }, 60_000);
+
+  it("moves a call once to another endpoint, however often it is told that one failed, and never one without a slot", async () => {
+    const { stub, acquire, release } = dispatcher(1);
+    for (const id of ["one", "two", "three"]) {
+      await stub.addEndpoint({ id, url: `http://${id}.example`, maxInFlight: 1 });
+    }
+    const reply = await acquire("a", "ada");
+    const failed = {
+      requestId: "a",
+      endpointId: (reply.acquired && reply.endpoint?.id) || "",
+      outcome: "failed",
+      restMs: 0,
+    } as const;
+    const next = await stub.failover(failed);
+    expect(next).toMatchObject({ sequences: 1 });
+    expect(await stub.failover(failed)).toEqual(next);
+    await release("a");
+    expect(await stub.failover({ ...failed, endpointId: next?.id ?? "" })).toBeNull();
+    expect((await stub.listEndpoints()).map(({ inFlight }) => inFlight)).toEqual([0, 0, 0]);
+    expect((await stub.listEndpoints()).map(({ failures }) => failures).sort()).toEqual([0, 0, 1]);
+  });
+
+  it("gives a call that moves to a smaller endpoint fewer slots, and the others to who waits", async () => {
+    const { stub, acquire } = dispatcher(1);
+    await stub.addEndpoint({ id: "large", url: "http://large.example", maxInFlight: 3 });
+    await stub.addEndpoint({ id: "small", url: "http://small.example", maxInFlight: 1 });
+    const wide = {
+      tenantId: "ada",
+      keyId: "key",
+      weight: 1,
+      inputTokens: 1,
+      patienceMs: 60_000,
+      slots: 1,
+      sequences: 3,
+    };
+    expect(await stub.acquire({ requestId: "wide", ...wide })).toMatchObject({
+      ...{ sequences: 3, endpoint: { id: "large", sequences: 3 } },
+    });
+    const failed = { requestId: "wide", endpointId: "large", outcome: "failed", restMs: 0 } as const;
+    expect(await stub.failover(failed)).toMatchObject({ id: "small", sequences: 1 });
+    expect(await stub.metrics()).toMatchObject({ inFlight: 1 });
+    expect(await acquire("next", "bob")).toMatchObject({ endpoint: { id: "large" } });
   });
 
   it("frees a slot of which nothing is heard any more", async () => {

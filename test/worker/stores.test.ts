@@ -1,11 +1,7 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { getTableName, is } from "drizzle-orm";
-import { SQLiteTable } from "drizzle-orm/sqlite-core";
 import { describe, expect, it } from "vitest";
 import { configFrom } from "../../src/config";
-import * as directorySchema from "../../src/data/directory-schema";
-import * as schema from "../../src/data/schema";
 import { storeRegistry } from "../../src/stores";
 import { enterAsJob } from "../../src/tenancy/jobs";
 import wrangler from "../../wrangler.toml?raw";
@@ -26,10 +22,26 @@ const scarce = {
 };
 const registry = storeRegistry({ ...env, MODEL_CATALOGUE: { version: "tests", models: [scarce] } });
 const names = registry.map(({ name }) => name);
-const tablesOf = (module: object) =>
-  Object.values(module)
-    .filter((value) => is(value, SQLiteTable))
-    .map((table) => getTableName(table as SQLiteTable));
+/** What there is, as the databases, the configuration and the code of object storage say it, never as the registry does. */
+const production = wrangler.slice(wrangler.indexOf("\n[env.production]"));
+const declared = (pattern: RegExp) => [...production.matchAll(pattern)].map(([, name]) => name ?? "");
+const tablesIn = async (database: D1Database) => {
+  const { results } = await database
+    .prepare("select name from sqlite_master where type = 'table'")
+    .all<{ name: string }>();
+  return results.map(({ name }) => name).filter((name) => !/^(_cf_|sqlite_|d1_migrations$)/.test(name));
+};
+const storageCode = import.meta.glob<string>("../../src/**/*.ts", { query: "?raw", import: "default", eager: true });
+/** Every place in the code where an object's name is put together. */
+const prefixes = Object.entries(storageCode).flatMap(([path, text]) =>
+  [...text.matchAll(/objectName\((\w+)\)\}\/([^`]*)/g)].map(([, , rest = ""]) => ({
+    path,
+    prefix: rest.split("/")[0] ?? "",
+  })),
+);
+/** Kinds of bindings in which nothing of a tenant lies, and those whose contents the tests below derive. */
+const WITHOUT_CONTENT = ["ai", "vars", "secrets", "observability"];
+const DERIVED = ["durable_objects", "d1_databases", "r2_buckets", "exports", "hyperdrive"];
 
 /** A tenant that has left something everywhere: accounts, keys, usage, a sealed segment, answers, a file. */
 async function busyTenant(isolation: "pool" | "silo") {
@@ -46,6 +58,7 @@ async function busyTenant(isolation: "pool" | "silo") {
   const data = configFrom(env).databases.of(tenant);
   await data.batch([data.insert(data.tables.artifact, rowOf("artifact", "a stored answer", "x") as never)]);
   await data.batch([data.insert(data.tables.file, rowOf("file", "file-1", "x") as never)]);
+  await data.batch([data.insert(data.tables.storageUse, rowOf("storageUse", "file", "x") as never)]);
   await env.ARTIFACTS.put(`global/${fresh.tenantId}/files/v1/file-1`, "x");
   const digests = { key: "a".repeat(64), body: "b".repeat(64) };
   const store = env.IDEMPOTENCY_STORE.getByName(`global/${fresh.tenantId}`);
@@ -54,20 +67,49 @@ async function busyTenant(isolation: "pool" | "silo") {
 }
 
 describe("the store registry", () => {
-  it("names every table, every class of objects and every bucket, or says which one is missing", () => {
-    for (const table of tablesOf(schema)) expect(names, "add it in src/stores.ts").toContain(`table:${table}`);
-    for (const table of tablesOf(directorySchema))
-      expect(names, "add it in src/stores.ts").toContain(`directory:${table}`);
-    const production = wrangler.slice(wrangler.indexOf("\n[env.production]"));
-    const declared = (pattern: RegExp) => [...production.matchAll(pattern)].map(([, name]) => name ?? "");
-    for (const name of declared(/class_name = "(\w+)"/g))
-      expect(names, "add it in src/stores.ts").toContain(`object:${name}`);
-    for (const bucket of declared(/r2_buckets\]\]\s+binding = "(\w+)"/g)) {
-      expect(
-        names.some((name) => name.startsWith(`r2:${bucket}/`)),
-        bucket,
-      ).toBe(true);
-    }
+  it("names every table that the migrations make", async () => {
+    const [own, directory] = [await tablesIn(env.DB), await tablesIn(env.DIRECTORY)];
+    expect(own.length).toBeGreaterThan(5);
+    expect(directory.length).toBeGreaterThan(1);
+    const stores = [...own.map((table) => `table:${table}`), ...directory.map((table) => `directory:${table}`)];
+    expect(names.filter((name) => /^(table|directory):/.test(name)).sort(), "add it in src/stores.ts").toEqual(
+      stores.sort(),
+    );
+  });
+
+  it("names every class of objects that is declared, and no other", () => {
+    const classes = new Set([
+      ...declared(/class_name = "(\w+)"/g),
+      ...declared(/\[env\.production\.exports\.(\w+)\]/g),
+    ]);
+    expect(classes.size).toBeGreaterThan(4);
+    const stores = [...classes].map((name) => `object:${name}`);
+    expect(names.filter((name) => name.startsWith("object:")).sort(), "add it in src/stores.ts").toEqual(stores.sort());
+  });
+
+  it("names every prefix that the code of object storage makes, in every bucket that is bound", () => {
+    const buckets = declared(/r2_buckets\]\]\s+binding = "(\w+)"/g);
+    expect(buckets).toHaveLength(1);
+    expect(prefixes.length).toBeGreaterThan(1);
+    for (const { path } of prefixes) expect(path, "object names are made in src/storage").toContain("/src/storage/");
+    const stores = buckets.flatMap((bucket) => prefixes.map(({ prefix }) => `r2:${bucket}/${prefix}`));
+    expect(names.filter((name) => name.startsWith("r2:")).sort(), "add it in src/stores.ts").toEqual(stores.sort());
+  });
+
+  it("knows every kind of binding that there is: one that could hold something needs a store, and a test here", () => {
+    const kinds = new Set(declared(/\[\[?env\.production\.(\w+)/g));
+    expect([...kinds].filter((kind) => !WITHOUT_CONTENT.includes(kind) && !DERIVED.includes(kind))).toEqual([]);
+  });
+
+  it("finds every object that really lies in the bucket of a tenant", async () => {
+    const { tenantId, tenant, stub } = await busyTenant("pool");
+    await evictDurableObject(stub);
+    await runDurableObjectAlarm(stub);
+    const { objects } = await env.ARTIFACTS.list({ prefix: `global/${tenantId}/` });
+    const stores = registry.filter(({ name }) => name.startsWith("r2:"));
+    const listed = (await Promise.all(stores.map((store) => store.list(tenant, 1_000)))).flat();
+    expect(objects.length).toBeGreaterThan(1);
+    expect([...listed].sort()).toEqual(objects.map(({ key }) => key).sort());
   });
 
   it.each(["pool", "silo"] as const)(
@@ -81,16 +123,21 @@ describe("the store registry", () => {
       }
       // Not by its door: it would be done and gone before it is counted.
       await runInDurableObject(env.BACKGROUND_RUNS.getByName(`global/${ada.tenantId}`), (_, state) => {
-        state.storage.sql.exec("insert into run values ('resp_1', 0, '{}', 0)");
+        state.storage.sql.exec(
+          "insert into run (id, created_at, task, begun, begin_at) values ('resp_1', 0, '{}', 0, 9e15)",
+        );
       });
       const counts = (tenant: typeof ada.tenant) => Promise.all(registry.map((store) => store.count(tenant)));
       const before = await counts(bob.tenant);
       for (const store of mine) expect(await store.count(ada.tenant), store.name).toBeGreaterThan(0);
       for (const store of mine) expect((await store.list(ada.tenant, 100)).length, store.name).toBeGreaterThan(0);
+      expect((await tracesOf(ada.tenant.tenantId)).length).toBeGreaterThan(5);
       for (const store of registry) await store.erase(ada.tenant);
-      for (const store of registry) expect(await settledCount(() => store.count(ada.tenant)), store.name).toBe(0);
+      for (const store of registry) expect(await store.count(ada.tenant), store.name).toBe(0);
+      expect(await tracesOf(ada.tenant.tenantId), "add where it lies in src/stores.ts").toEqual([]);
       expect(await counts(bob.tenant)).toEqual(before);
     },
+    30_000,
   );
 });
 
@@ -111,14 +158,28 @@ describe("the store registry of a deployment on Postgres", () => {
     expect(await schema?.count(ada.context)).toBe(0);
     expect(await schema?.list(ada.context, 10)).toEqual([]);
     expect(await counts(bob)).toEqual({ "schema:bridge": 1, "table:service_account": 1 });
-  });
+  }, 30_000);
 });
 
-/** An erased gate resets itself after its answer; a call that meets it in that moment is made again. */
-async function settledCount(count: () => Promise<number>): Promise<number> {
-  try {
-    return await count();
-  } catch {
-    return count();
+/** Where something of a tenant still lies, registered or not: a key of the bucket, or a row that names it. */
+async function tracesOf(tenantId: string): Promise<string[]> {
+  const traces: string[] = [];
+  for (let cursor: string | undefined; ; ) {
+    const page = await env.ARTIFACTS.list(cursor === undefined ? {} : { cursor });
+    traces.push(...page.objects.map(({ key }) => key).filter((key) => key.includes(tenantId)));
+    if (!page.truncated) break;
+    cursor = page.cursor;
   }
+  for (const database of [env.DB, env.DIRECTORY]) {
+    const { results } = await database
+      .prepare(
+        "select name from sqlite_master where type = 'table' and name not like 'sqlite\\_%' escape '\\' and name not like '\\_cf\\_%' escape '\\'",
+      )
+      .all<{ name: string }>();
+    for (const { name } of results) {
+      const rows = await database.prepare(`select * from "${name}"`).all();
+      if (JSON.stringify(rows.results).includes(tenantId)) traces.push(name);
+    }
+  }
+  return traces;
 }

@@ -50,6 +50,7 @@ export const KEY_OF: Readonly<Record<TableKey, readonly string[]>> = {
   journalSegment: ["gate", "firstSeq"],
   artifact: ["id"],
   file: ["id"],
+  storageUse: ["kind", "endUser"],
 };
 
 /** A row with something of its own in every text column; `name` makes its key. References are left out. */

@@ -8,7 +8,8 @@ export function parametersOf(call: ChatCall): Record<string, unknown> {
     temperature: call.temperature,
     top_p: call.topP,
     top_k: call.topK,
-    seed: call.seed,
+    // Each choice has a seed of its own, whatever wave it runs in.
+    seed: call.seed === undefined ? undefined : call.seed + (call.firstChoice ?? 0),
     stop: call.stop,
     frequency_penalty: call.frequencyPenalty,
     presence_penalty: call.presencePenalty,

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { FIRST_ISSUE } from "../../first-issue";
 import type { Dialect } from "../dialect";
 import {
   type ChatCall,
@@ -8,10 +9,10 @@ import {
   type Provider,
   ProviderError,
   type ProviderUsage,
+  usageOfOnePrompt,
 } from "../provider";
 import { parsedJson, ReplyReader, type ReplyRules, streamedDeltas } from "./reply-reader";
 import { Running } from "./running";
-import { summed } from "./side-by-side";
 import { upstreamStreamFailure } from "./upstream-errors";
 import { type Answer, ask, askForVectors, bodyOf, textOf, type UpstreamOptions } from "./upstream-requests";
 import { checkedVectors } from "./vectors";
@@ -98,7 +99,7 @@ async function* inTurn(
     for (const delta of reader.end()) yield* passed(delta, choice);
   }
   yield* ends.toSorted((a, b) => ("choice" in a ? a.choice : 0) - ("choice" in b ? b.choice : 0));
-  if (usages.length === runs) yield { type: "usage", ...summed(usages) };
+  if (usages.length === runs) yield { type: "usage", ...usageOfOnePrompt(usages) };
   else if (rejected) yield rejected;
 }
 
@@ -145,7 +146,7 @@ const Embeddings = z.object({
 });
 
 function vectorsIn(reply: unknown, call: EmbeddingCall): EmbeddingResult {
-  const { data } = Embeddings.safeParse(Array.isArray(reply) ? { data: reply } : reply);
+  const { data } = Embeddings.safeParse(Array.isArray(reply) ? { data: reply } : reply, FIRST_ISSUE);
   if (!data) throw new ProviderError("broken", "the upstream's reply has no embeddings");
   const inOrder = data.data.toSorted((a, b) => (a.index ?? 0) - (b.index ?? 0));
   const vectors = inOrder.map(({ embedding }) => embedding);

@@ -1,4 +1,4 @@
-import type { ChatDelta, ProviderUsage } from "../provider";
+import { type ChatDelta, type ProviderUsage, usageOfOnePrompt } from "../provider";
 
 /**
  * Runs as one output: deltas as they come, then all ends, then one usage. Each run works on at most one delta ahead
@@ -45,19 +45,6 @@ export async function* sideBySide(runs: readonly AsyncGenerator<ChatDelta>[]): A
   }
   yield* ends;
   // A run that did not say makes the sum worthless: the tap's own count stands in.
-  if (usages.length === runs.length) yield { type: "usage", ...summed(usages) };
+  if (usages.length === runs.length) yield { type: "usage", ...usageOfOnePrompt(usages) };
   else if (rejected) yield rejected;
-}
-
-/** All runs had the same prompt, so it counts once. */
-export function summed(usages: readonly ProviderUsage[]): ProviderUsage {
-  const promptTokens = Math.max(...usages.map((usage) => usage.promptTokens));
-  return {
-    promptTokens,
-    cachedTokens: Math.max(...usages.map((usage) => usage.cachedTokens)),
-    completionTokens: usages.reduce((sum, usage) => sum + usage.completionTokens, 0),
-    ...(usages.some(({ reasoningTokens }) => reasoningTokens !== undefined)
-      ? { reasoningTokens: usages.reduce((sum, usage) => sum + (usage.reasoningTokens ?? 0), 0) }
-      : {}),
-  };
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { FIRST_ISSUE } from "../../first-issue";
 import { type EmbeddingCall, type EmbeddingResult, ProviderError } from "../provider";
 import { reportedUsage, TokenCount } from "./token-count";
 
@@ -13,7 +14,7 @@ export function checkedVectors(vectors: readonly unknown[], usage: unknown, call
   const [first] = vectors;
   const length = call.dimensions ?? model.dimensions ?? (Array.isArray(first) ? Math.max(1, first.length) : 1);
   const Vectors = z.array(z.array(z.number()).length(length)).length(inputs.length);
-  const { data } = Vectors.safeParse(vectors);
+  const { data } = Vectors.safeParse(vectors, FIRST_ISSUE);
   if (!data) {
     throw new ProviderError("broken", `the reply has not ${inputs.length} vectors of ${length} numbers`);
   }

@@ -50,9 +50,11 @@ export function workersAiFailure(error: unknown): ProviderError {
   const phrase = PHRASES.find(([pattern]) => pattern.test(text))?.[1];
   const failure = phrase ?? FAILURES[code ?? ""] ?? "broken";
   const retryAfterMs = retryAfter(failure, code);
+  const isAboutSchema = failure === "bad_input" && /\/response_format\b|JSON Mode/i.test(text);
   return new ProviderError(failure, `Workers AI failed with code ${code ?? "unknown"}`, {
     ...(code === undefined ? {} : { providerCode: code }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    ...(isAboutSchema ? { param: "response_format" as const } : {}),
   });
 }
 

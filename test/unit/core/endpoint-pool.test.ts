@@ -38,11 +38,56 @@ class Store {
     for (const id of remove) this.#rows.delete(id);
   }
 
-  restore(running: readonly { readonly callId: string; readonly endpointId: string }[]): EndpointPool {
+  restore(
+    running: readonly { readonly callId: string; readonly endpointId: string; readonly sequences?: number }[],
+  ): EndpointPool {
     const rows = [...this.#rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, row]) => JSON.parse(row));
     return EndpointPool.restore(rows as { endpoint: Endpoint; breaker: StoredBreaker }[], running);
   }
 }
+
+describe("calls of several sequences", () => {
+  it("take an endpoint with room for all of them, else as many as the roomiest has, and never more than fit", () => {
+    const sizes = fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 4 });
+    const step = fc.record({
+      sequences: fc.constantFrom(1, 2, 3, 16),
+      ends: fc.option(fc.nat(20), { nil: undefined }),
+    });
+    fc.assert(
+      fc.property(sizes, fc.array(step, { maxLength: 60 }), (maxima, steps) => {
+        const on = pool(...maxima.map((max, at) => endpoint(`e${at}`, max, at)));
+        const inFlight = new Map<string, number>();
+        const running: { callId: string; at: string; sequences: number }[] = [];
+        for (const [index, { sequences, ends }] of steps.entries()) {
+          const room = new Map(on.list(0).map(({ id, maxInFlight }) => [id, maxInFlight - (inFlight.get(id) ?? 0)]));
+          const most = Math.max(...room.values());
+          expect(on.widest(0)).toBe(most);
+          const chosen = on.choose(`c${index}`, [], 0, sequences);
+          const got = chosen ? on.sequencesOf(`c${index}`, chosen.id) : 0;
+          expect(got).toBe(Math.min(sequences, most));
+          if (chosen) {
+            inFlight.set(chosen.id, (inFlight.get(chosen.id) ?? 0) + got);
+            running.push({ callId: `c${index}`, at: chosen.id, sequences: got });
+          }
+          const [ended] = ends === undefined ? [] : running.splice(ends % Math.max(1, running.length), 1);
+          if (ended) {
+            on.done(ended.callId, ended.at, "ended", 0);
+            inFlight.set(ended.at, (inFlight.get(ended.at) ?? 0) - ended.sequences);
+          }
+          for (const { id, inFlight: listed } of on.list(0)) expect(listed).toBe(inFlight.get(id) ?? 0);
+          expect(on.capacity(0)).toBe(maxima.reduce((sum, max) => sum + max, 0));
+        }
+        const store = new Store();
+        for (const [at, max] of maxima.entries()) on.add(endpoint(`e${at}`, max, at));
+        store.save(on);
+        const again = store.restore(
+          running.map(({ callId, at, sequences }) => ({ callId, endpointId: at, sequences })),
+        );
+        expect(again.list(0)).toEqual(on.list(0));
+      }),
+    );
+  });
+});
 
 const IDS = ["a", "b", "c"];
 const walk = fc.array(

@@ -10,7 +10,11 @@ const asked = (id: string, tenant: string, more: Partial<FairRequest> = {}): Fai
 });
 
 type Step =
-  | { do: "ask"; tenant: string; key: string; weight: number; inputTokens: number; patienceMs: number }
+  | ({ do: "ask"; tenant: string; key: string; weight: number; inputTokens: number } & {
+      sequences: number;
+      patienceMs: number;
+    })
+  | { do: "narrow"; which: number; sequences: number }
   | { do: "finish"; which: number; inputTokens: number; moreTokens: number }
   | { do: "progress"; which: number; moreTokens: number }
   | { do: "leave"; which: number }
@@ -26,6 +30,7 @@ const asks = (...patienceMs: number[]) =>
     key: fc.constantFrom("k", "l"),
     weight: fc.constantFrom(1, 2, 4), // exact in binary, so that sums in another order are the same sums
     inputTokens: tokens,
+    sequences: fc.constantFrom(1, 1, 2, 16),
     patienceMs: fc.constantFrom(...patienceMs),
   });
 const finishes = fc.record({ do: fc.constant("finish" as const), which, inputTokens: tokens, moreTokens: tokens });
@@ -33,6 +38,10 @@ const others = [
   { weight: 5, arbitrary: finishes },
   { weight: 3, arbitrary: fc.record({ do: fc.constant("progress" as const), which, moreTokens: tokens }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("leave" as const), which }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant("narrow" as const), which, sequences: fc.integer({ min: 1, max: 3 }) }),
+  },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("wait" as const), ms: fc.constantFrom(1, 400, 30_000) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("resize" as const), slots: fc.integer({ min: 0, max: 5 }) }) },
 ];
@@ -106,6 +115,18 @@ class World {
     this.#count(slot, inputTokens - slot.inputTokens + 2 * moreTokens);
   }
 
+  narrow(index: number, sequences: number): void {
+    const slot = this.running[index % Math.max(1, this.running.length)];
+    if (!slot) return;
+    this.share.narrow(slot.id, sequences);
+    const left = { ...slot, sequences: Math.min(slot.sequences ?? 1, sequences) };
+    this.running = this.running.map((other) => (other.id === slot.id ? left : other));
+  }
+
+  get sequences(): number {
+    return this.running.reduce((sum, { sequences = 1 }) => sum + sequences, 0);
+  }
+
   leave(index: number): void {
     const [request] = this.waiting.splice(index % Math.max(1, this.waiting.length), 1);
     if (request) expect([this.share.leave(request.id), this.share.leave(request.id)]).toEqual([true, false]);
@@ -128,10 +149,11 @@ class World {
 
   #decide(step: Step): unknown {
     if (step.do === "ask") {
-      const { tenant, key, weight, inputTokens, patienceMs } = step;
+      const { tenant, key, weight, inputTokens, sequences, patienceMs } = step;
       const giveUpAtMs = patienceMs === FOREVER ? FOREVER : this.nowMs + patienceMs;
-      return this.ask(asked(`r${this.#made++}`, tenant, { key, weight, inputTokens, giveUpAtMs }));
+      return this.ask(asked(`r${this.#made++}`, tenant, { key, weight, inputTokens, sequences, giveUpAtMs }));
     }
+    if (step.do === "narrow") return this.narrow(step.which, step.sequences);
     if (step.do === "finish") return this.finish(step.which, step.inputTokens, step.moreTokens);
     if (step.do === "progress") return this.progress(step.which, step.moreTokens);
     if (step.do === "leave") return this.leave(step.which);
@@ -154,6 +176,8 @@ class World {
 
   #start(slot: FairSlot): void {
     this.running.push(slot);
+    expect(slot.sequences).toBeGreaterThanOrEqual(1);
+    expect(this.sequences, "sequences at once").toBeLessThanOrEqual(this.options.slots);
     this.#count(slot, slot.inputTokens);
   }
 
@@ -226,13 +250,62 @@ describe("fair share", () => {
         for (const step of steps) {
           world.step(step);
           const { inFlight, queueDepth } = world.share.metrics(world.nowMs);
-          expect([inFlight, queueDepth]).toEqual([world.running.length, world.waiting.length]);
+          expect([inFlight, queueDepth]).toEqual([world.sequences, world.waiting.length]);
           expect([...world.slots.keys()].sort()).toEqual(world.running.map(({ id }) => id).sort());
           if (queueDepth > 0) expect(inFlight, "work-conserving").toBeGreaterThanOrEqual(world.options.slots);
         }
       }),
       { numRuns: 500 },
     );
+  }, 30_000);
+
+  it("gives a call of several sequences the slots that are free, at least one, and never makes it wait for more", () => {
+    const share = new FairShare({ ...OPTIONS, slots: 4 });
+    const sequencesOf = (id: string) => share.slotOf(id)?.sequences;
+    share.ask(asked("three", "a", { sequences: 3 }), 0);
+    expect(share.ask(asked("sixteen", "b", { sequences: 16 }), 0)).toMatchObject({ verdict: "granted" });
+    expect([sequencesOf("three"), sequencesOf("sixteen")]).toEqual([3, 1]);
+    expect(share.ask(asked("waits", "c", { sequences: 16 }), 0)).toMatchObject({ verdict: "waiting" });
+    expect(share.ask(asked("next", "d"), 0)).toMatchObject({ verdict: "waiting" });
+    share.narrow("three", 2);
+    expect(share.grantWaiting(0)).toMatchObject([{ id: "waits", sequences: 1 }]);
+    share.finish("three", { inputTokens: 10, outputTokens: 10 }, 0);
+    expect(share.grantWaiting(0)).toMatchObject([{ id: "next", sequences: 1 }]);
+    expect(share.metrics(0)).toMatchObject({ inFlight: 3, queueDepth: 0 });
+    share.resize(100, 5);
+    expect(share.ask(asked("widest", "e", { sequences: 16 }), 0)).toMatchObject({ slot: { sequences: 5 } });
+  });
+
+  it("takes a slot that an earlier version stored for one sequence", () => {
+    const tokens = { inputTokens: 1, outputTokens: 0 };
+    const old: FairSlot = { id: "old", tenant: "a", key: "k", weight: 1, ...tokens, grantedAtMs: 0, deadlineMs: 9 };
+    const share = FairShare.restore({ counters: [], slots: [old] }, { ...OPTIONS, slots: 3 });
+    expect(share.metrics(0)).toMatchObject({ inFlight: 1 });
+    expect(share.ask(asked("new", "b", { sequences: 16 }), 0)).toMatchObject({ slot: { sequences: 2 } });
+    share.finish("old", { inputTokens: 1, outputTokens: 1 }, 0);
+    expect(share.metrics(0)).toMatchObject({ inFlight: 2 });
+  });
+
+  it("gives no slot to a question that comes after its call was released or cancelled, and remembers so many of these", () => {
+    const share = new FairShare({ ...OPTIONS, slots: 1 });
+    const ended = { verdict: "refused", reason: "ended", retryAfterMs: 0 };
+    const nothing = { inputTokens: 0, outputTokens: 0 };
+    share.ask(asked("served", "a"), 0);
+    share.ask(asked("cancelled", "a"), 0);
+    share.ask(asked("released", "a"), 0);
+    share.leave("served"); // runs already: not touched
+    expect(share.metrics(0)).toMatchObject({ inFlight: 1, queueDepth: 2 });
+    share.leave("cancelled");
+    share.finish("released", nothing, 0);
+    share.finish("served", nothing, 0);
+    share.leave("early");
+    share.finish("early too", nothing, 0);
+    expect(share.metrics(0)).toMatchObject({ inFlight: 0, queueDepth: 0 });
+    for (const id of ["served", "cancelled", "released", "early", "early too"]) {
+      expect(share.ask(asked(id, "a"), 0), id).toEqual(ended);
+    }
+    for (let index = 0; index < 10_000; index++) share.leave(`other ${index}`);
+    expect(share.ask(asked("early", "a"), 0)).toMatchObject({ verdict: "granted" });
   });
 
   it("decides after a restart what it would have decided without one, but for those who waited", () => {
@@ -247,7 +320,7 @@ describe("fair share", () => {
       }),
       { numRuns: 500 },
     );
-  });
+  }, 30_000);
 
   it("keeps the weighted service of two tenants that always have something waiting within the paper's bound", () => {
     fc.assert(
@@ -387,6 +460,104 @@ describe("fair share", () => {
     );
   });
 
+  describe.each([
+    ["tenant", (name: string) => ({ tenant: name, key: "key" })],
+    ["key", (name: string) => ({ tenant: "tenant", key: name })],
+  ])("a stream of newcomers, each a %s of its own", (_, named) => {
+    const COST = 10 + 2 * 10;
+    const scenario = fc.record({
+      slots: slotCounts,
+      burst: fc.constantFrom(0, 64, 2_048),
+      newcomersPerGrant: fc.integer({ min: 1, max: 4 }),
+      regulars: fc.nat(3),
+      weights: fc.record({ patient: fc.constantFrom(1, 4, 16), newcomers: fc.constantFrom(1, 4, 16) }),
+      /** Calls that the patient one and the regulars have had before, while they waited for each other. */
+      history: fc.nat(40),
+      hasOneRunning: fc.boolean(),
+    });
+
+    it("does not keep one who waits waiting beyond the stated bound, whatever the weights", () => {
+      fc.assert(
+        fc.property(scenario, ({ slots, burst, newcomersPerGrant, regulars, weights, history, hasOneRunning }) => {
+          const world = new World({ ...OPTIONS, queueLength: 100_000, slots, burst });
+          let made = 0;
+          const ask = (name: string, weight: number) => {
+            const id = `${name} ${made++}`;
+            world.ask(asked(id, "", { ...named(name), weight }));
+            return id;
+          };
+          const end = (at = 0) => {
+            world.finish(at, 10, 10);
+            return world.grant();
+          };
+          for (let call = 0; call < history; call++) {
+            ask("patient", weights.patient);
+            for (let regular = 0; regular < regulars; regular++) ask(`regular ${regular}`, 1);
+            end();
+          }
+          while (world.waiting.some((request) => Object.values(request).includes("patient"))) end();
+          const running = hasOneRunning ? ask("patient", weights.patient) : undefined;
+          while (world.waiting.some(({ id }) => id === running)) end();
+          for (let slot = world.running.length; slot <= slots; slot++) ask("before", weights.newcomers);
+          const patient = ask("patient", weights.patient);
+          // U of the scheduler: calls that cost at most COST, and the smallest of the weights.
+          const [u, step] = [slots * COST, Math.max(1, burst / 32)];
+          const heaviest = Math.max(weights.patient, weights.newcomers);
+          const others = regulars + 1; // and who filled the slots
+          const most = Math.ceil((burst + u) / step) + 1 + others * (Math.ceil(((burst + u) * heaviest) / COST) + 1);
+          for (let grants = 0; grants <= most; ) {
+            if (world.running.some(({ id }) => id === patient)) return;
+            for (let newcomer = 0; newcomer < newcomersPerGrant; newcomer++) ask(`new ${made}`, weights.newcomers);
+            for (let regular = 0; regular < regulars; regular++) ask(`regular ${regular}`, 1);
+            // Where there are several slots, its own call before runs on and on.
+            const ended = world.running.findIndex(({ id }) => slots === 1 || id !== running);
+            grants += end(ended).length;
+          }
+          expect.fail(`still waiting after ${most} grants`);
+        }),
+        { numRuns: 60, endOnFailure: true },
+      );
+    });
+
+    it("is served in the order of coming, and leaves behind no more than a bounded number of counters", () => {
+      const world = new World({ ...OPTIONS, slots: 1, burst: 2_048, queueLength: 100_000 });
+      const order: string[] = [];
+      for (let newcomer = 0; newcomer < 3_000; newcomer++) {
+        for (const twice of ["a", "b"]) world.ask(asked(`${newcomer}${twice}`, "", named(`${newcomer}${twice}`)));
+        world.finish(0, 10, 10);
+        order.push(...world.grant());
+      }
+      expect(order).toEqual(
+        [...order].sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10) || (a < b ? -1 : 1)),
+      );
+      expect([...world.counters.values()].flat().length).toBeLessThanOrEqual(2 * 1_000 + 10);
+    }, 30_000);
+  });
+
+  it("lets one who waits go after 33 newcomers at a burst of 2,048: two new tenants for each call that is served", () => {
+    const share = new FairShare({ ...OPTIONS, slots: 1, burst: 2_048, queueLength: 100_000 });
+    const end = (id: string) => {
+      share.finish(id, { inputTokens: 10, outputTokens: 10 }, 0);
+      return share.grantWaiting(0)[0]?.id ?? "";
+    };
+    share.ask(asked("first", "flood"), 0);
+    let running = "first";
+    for (let call = 0; call < 200; call++) {
+      for (const tenant of ["flood", "patient"]) share.ask(asked(`${tenant} ${call}`, tenant), 0);
+      running = end(running);
+    }
+    for (let call = 0; call < 200; call++) share.leave(`patient ${call}`);
+    share.ask(asked("patient", "patient"), 0);
+    const order: string[] = [];
+    for (let grant = 0; grant < 400; grant++) {
+      for (const twice of ["a", "b"]) share.ask(asked(`new ${grant}${twice}`, `new ${grant}${twice}`), 0);
+      running = end(running);
+      order.push(running);
+    }
+    expect(order.indexOf("patient")).toBeGreaterThanOrEqual(0);
+    expect(order.indexOf("patient")).toBe(32);
+  });
+
   it.each([
     ["waits", 10],
     ["runs", 1],
@@ -500,13 +671,14 @@ describe("fair share", () => {
       end();
     }
     expect(kept(), "one after another").toBeLessThanOrEqual(3);
-    // Somebody always waits, and is served when all of them have been.
-    for (let index = 0; index < 100; index++) world.ask({ ...request(0), id: `regular${index}` });
+    // Somebody always waits, and goes on when all of them have been served.
+    for (let index = 0; index < 300; index++) world.ask({ ...request(0), id: `regular${index}` });
     for (let index = 500; index < 700; index++) {
       world.ask(request(index));
       end();
     }
-    for (let calls = 0; calls < 10; calls++) end();
+    while (world.waiting.some(({ id }) => !id.startsWith("regular"))) end();
+    for (let calls = 0; calls < 3; calls++) end();
     expect(world.waiting.length).toBeGreaterThan(0);
     expect(kept(), "beside one who always waits").toBeLessThanOrEqual(3);
   });

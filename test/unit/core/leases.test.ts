@@ -169,7 +169,7 @@ class World {
       microdollars: Math.floor(call.cost.microdollars * share),
     };
     const isSettled = call.leaseId
-      ? this.book.settleDraw(call.leaseId, call.cost, used, this.nowMs) !== undefined
+      ? this.book.settleDraw(call.leaseId, { requestId: call.id, ...call.cost }, used, this.nowMs) !== undefined
       : this.book.settle(call.id, used, this.nowMs).settled;
     expect(isSettled, "a call that nobody booked yet can be settled").toBe(true);
     this.spent += Math.min(used.microdollars, call.cost.microdollars);
@@ -187,7 +187,7 @@ class World {
       .filter(({ requestId }) => !this.unacknowledged.has(requestId));
     this.book.returnLease(
       leaseId,
-      running.map(({ cost }) => cost),
+      running.map(({ requestId, cost }) => ({ requestId, ...cost })),
       this.nowMs,
     );
   }
@@ -321,6 +321,47 @@ describe("leases", () => {
     book.lease("l", asked("a"), 10, startMs);
     book.admit(asked("b"), startMs + 1);
     expect(book.rates(asked("c").rates, startMs + 60_250)[0]?.used).toBe(10);
+  });
+
+  it("give back with their return what nobody drew, of every limit, once", () => {
+    const book = new AdmissionBook<Facts>();
+    const limits = rules(1_000, 100_000, 100_000);
+    const asked = { rates: limits, price: PRICE, promptTokens: 2, outputTokens: 0, inFlightLimit: 100 };
+    book.lease("l", request("a", asked), 10, START_MS);
+    const used = () => book.rates(limits, START_MS).map((rule) => rule.used);
+    expect([used(), book.inFlight]).toEqual([[10, 20, 20], 10]);
+    const running = [{ requestId: "d", tokens: 2, microdollars: 2 }];
+    for (let times = 0; times < 2; times++) {
+      book.returnLease("l", running, START_MS);
+      expect([used(), book.inFlight]).toEqual([[1, 2, 2], 1]);
+    }
+    book.settleDraw("l", { requestId: "d", tokens: 2, microdollars: 2 }, { tokens: 1, microdollars: 1 }, START_MS);
+    expect([used(), book.inFlight]).toEqual([[1, 1, 1], 0]); // a request that was made stays counted
+  });
+
+  it("are granted to nobody while somebody waits for a slot", () => {
+    const book = new AdmissionBook<Facts>();
+    const asked = (id: string) =>
+      request(id, { rates: rules(1_000, 100_000, 100_000), price: PRICE, inFlightLimit: 8 });
+    for (let made = 0; made < 8; made++) book.admit(asked(`a${made}`), START_MS);
+    expect(book.admit(asked("waits"), START_MS).verdict).toBe("waiting");
+    for (let made = 0; made < 6; made++) book.release(`a${made}`);
+    expect(book.admit(asked("newcomer"), START_MS).verdict, "nor is a slot").toBe("waiting");
+    book.leave("newcomer");
+    expect(book.lease("l", asked("a7"), 10, START_MS)).toBeUndefined();
+    book.leave("waits");
+    expect(book.lease("l", asked("a7"), 10, START_MS)).toMatchObject({ draws: 1 });
+  });
+
+  it("take at most an eighth of what is left of a limit, and a fourth of the free slots", () => {
+    const leased = (requests: number, inFlightLimit: number) =>
+      new AdmissionBook<Facts>().lease(
+        "l",
+        request("a", { rates: rules(requests, 100_000, 100_000), price: PRICE, inFlightLimit, outputTokens: 0 }),
+        ...([16, START_MS] as const),
+      )?.draws;
+    expect([leased(7, 100), leased(8, 100), leased(80, 100), leased(1_000, 100)]).toEqual([undefined, 1, 10, 16]);
+    expect([leased(1_000, 3), leased(1_000, 4), leased(1_000, 40)]).toEqual([undefined, 1, 10]);
   });
 
   it("do not set the clock forward over a restart", () => {

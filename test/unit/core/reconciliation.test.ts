@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { addEstimates, compareWithMeter, type Estimates, NO_ESTIMATES } from "../../../src/core/reconciliation";
 import { type CallFacts, recordsOf } from "../../../src/core/records";
+import { NO_REMAINDER } from "../../../src/core/remainders";
 
 const COST = { input: 300_000, cachedInput: 300_000, output: 900_000 };
 const PRICES = { price: COST, priceVersion: "1", cost: COST, costVersion: "1" };
@@ -44,9 +45,10 @@ const facts: CallFacts = {
 const booksOf = (truths: readonly Truth[]) => {
   let booked = { requests: 0, tokens: 0, costMicrodollars: 0 };
   let estimates: Estimates = NO_ESTIMATES;
+  let carried = NO_REMAINDER;
   for (const { prompt, output, seenOutput } of truths) {
     const estimated = seenOutput !== null;
-    const { event } = recordsOf(
+    const { event, remainder } = recordsOf(
       facts,
       {
         outcome: estimated ? "cancelled" : "completed",
@@ -55,7 +57,9 @@ const booksOf = (truths: readonly Truth[]) => {
         ...{ cachedTokens: 0, estimated, adapterDigest: null, promptVersion: null, firstTokenMs: null, totalMs: null },
       },
       0,
+      carried,
     );
+    carried = remainder;
     const tokens = event.promptTokens + event.completionTokens;
     const costMicrodollars = event.costMicrodollars ?? 0;
     booked = {

@@ -75,6 +75,20 @@ describe("a strict schema", () => {
     expect(whereOf(schema)).toBe(where);
   });
 
+  it("has bounds of what it lists, each told where it is passed", () => {
+    const names = (count: number, length = 1) => Array.from({ length: count }, (_, at) => `${at}`.padEnd(length, "x"));
+    const of = (all: readonly string[]) => closed(Object.fromEntries(all.map((name) => [name, text])));
+    expect(strictProblem(of(names(5_000)))).toBeUndefined();
+    expect(strictProblem(of(names(5_001)))?.message).toMatch(/more than 5000 properties/);
+    const required = Array<string>(5_001).fill("a");
+    expect(strictProblem(closed({ a: text }, { required }))).toEqual({
+      ...{ path: ["required"], message: "it lists more than 5000 names" },
+    });
+    expect(strictProblem(of(names(120, 1_000)))).toBeUndefined();
+    expect(strictProblem(of(names(121, 1_000)))?.message).toMatch(/more than 120000 characters/);
+    expect(strictProblem(closed({ a: { enum: names(120, 1_000) } }))?.message).toMatch(/more than 120000 characters/);
+  });
+
   it("is not one that is nested too deep", () => {
     const nested = (levels: number): object => (levels === 0 ? text : closed({ a: nested(levels - 1) }));
     expect(strictProblem(nested(9))).toBeUndefined();

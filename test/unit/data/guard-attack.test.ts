@@ -400,7 +400,11 @@ describe("the guard", () => {
   });
 
   it("takes lists in both dialects as one JSON parameter", () => {
-    for (const rows of ["json_each(?)", "jsonb_array_elements_text(cast(? as jsonb))"]) {
+    for (const rows of [
+      "json_each(?)",
+      "jsonb_array_elements_text(cast(? as jsonb))",
+      "jsonb_each_text(cast(? as jsonb))",
+    ]) {
       expect(judge(`${text} and "project"."id" in (select value from ${rows})`, TABLES)).toMatchObject({
         allowed: true,
       });

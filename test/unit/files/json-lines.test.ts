@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { JsonLines } from "../../../src/files/json-lines";
+import { JsonLines, MAX_BATCH_LINES } from "../../../src/files/json-lines";
 import { anyCuts, pieces } from "../providers/calls";
 
 const encoder = new TextEncoder();
@@ -66,7 +66,65 @@ describe("a file of JSON Lines", () => {
     expect(problem(text, purpose)).toMatch(message);
   });
 
+  it("has the bounds of a body in each line, told before the line is parsed", () => {
+    const flood = (count: number) => `{"messages":[${'{"role":"assistant"},'.repeat(count - 1)}{"role":"assistant"}]}`;
+    expect(problem(flood(10_000), "fine-tune")).toBeUndefined();
+    expect(problem(`${example("a")}\n${flood(10_001)}`, "fine-tune")).toMatch(/^line 2: .*more than 10,000 members/);
+    expect(problem(`{"messages":${"[".repeat(80)}${"]".repeat(80)}}`, "fine-tune")).toMatch(
+      /^line 1: .*deeper than 64/,
+    );
+  });
+
+  it("is given up in a line that does not end, however it comes", () => {
+    for (const size of [3_000_000, 65_536, 999]) {
+      const lines = new JsonLines();
+      for (let sent = 0; sent < 3_000_000; sent += size) lines.push(new Uint8Array(size).fill(0x61));
+      expect(lines.problemFor("batch")).toBe("line 1: longer than 2097152 characters");
+    }
+  });
+
   it("must be UTF-8", () => {
     expect(looked(Uint8Array.of(0x7b, 0xff, 0x7d)).problemFor("batch")).toBe("line 1: not valid UTF-8");
   });
+});
+
+describe("a file of a batch", () => {
+  const many = (count: number, id: (at: number) => string) =>
+    Array.from({ length: count }, (_, at) => batch(id(at))).join("\n");
+
+  it("has at most 50,000 requests, and one more is named by its line", () => {
+    expect(MAX_BATCH_LINES).toBe(50_000);
+    const text = many(MAX_BATCH_LINES, (at) => `id-${at}`);
+    expect(problem(text, "batch")).toBeUndefined();
+    expect(problem(`${text}\n${batch("one more")}`, "batch")).toBe("line 50001: a batch has at most 50000 requests");
+  });
+
+  it("is held as one digest for each line, however long its ids, and as nothing once it is no batch", () => {
+    const lines = new JsonLines();
+    const long = (at: number) => String(at).padStart(512, "x");
+    for (let at = 0; at < 1_000; at++) lines.push(encoder.encode(`${batch(long(at))}\n`));
+    expect(lines.heldDigests).toBe(1_000);
+    lines.push(encoder.encode(`${batch(long(999))}\n`));
+    expect(lines.problemFor("batch")).toMatch(/is there twice/);
+    expect(lines.heldDigests).toBe(0);
+    for (let at = 1_000; at < 2_000; at++) lines.push(encoder.encode(`${batch(long(at))}\n`));
+    expect(lines.heldDigests).toBe(0);
+  });
+
+  it("tells ids apart that differ in one place, also where they are no well-formed text", () => {
+    expect(
+      problem([batch("\ud800"), batch("\ud801"), batch("\ufffd"), batch("a"), batch("A")].join("\n"), "batch"),
+    ).toBe(undefined);
+  });
+
+  it("has at most 200 MiB, and stays good until then", () => {
+    const lines = new JsonLines();
+    const body = { model: "m", text: "x".repeat(1024 * 1024) };
+    const line = (at: number) =>
+      encoder.encode(`${JSON.stringify({ custom_id: `${at}`, method: "POST", url: "/v1/x", body })}\n`);
+    for (let at = 0; at < 199; at++) lines.push(line(at));
+    expect(lines.problemFor("batch")).toBeUndefined();
+    lines.push(line(199));
+    expect(lines.problemFor("batch")).toBe("it is larger than 200 MiB");
+  }, 60_000);
 });

@@ -40,6 +40,11 @@ describe("the rules of moderation", () => {
     expect(flagged(text)).toEqual([]);
   });
 
+  it("see through line breaks, spaces and typographic apostrophes", () => {
+    expect(flagged("I’m going to\n kill  you")).toContain("harassment/threatening");
+    expect(flagged("how can I\n\nkill\tmyself")).toContain("self-harm/instructions");
+  });
+
   it("flag nothing that customers ask, and nothing that they are told", () => {
     const texts = `${trainingFile()}\n${heldOutFile()}`.split("\n").flatMap((line) => {
       const { messages } = JSON.parse(line) as { messages: { content: string }[] };
@@ -69,5 +74,24 @@ describe("the hazards of Llama Guard", () => {
       reasons: ["llama-guard.S6", "llama-guard.S10"],
     });
     expect(fromLlamaGuard([])).toEqual({ scores: {}, reasons: [] });
+  });
+
+  it.each<[string, readonly string[]]>([
+    ["S1", ["violence", "illicit/violent"]],
+    ["S2", ["illicit"]],
+    ["S3", ["sexual"]],
+    ["S4", ["sexual", "sexual/minors"]],
+    ["S5", ["harassment"]],
+    ["S6", []],
+    ["S7", []],
+    ["S8", []],
+    ["S9", ["illicit", "illicit/violent"]],
+    ["S10", ["hate"]],
+    ["S11", ["self-harm"]],
+    ["S12", ["sexual"]],
+    ["S13", []],
+    ["S14", ["illicit"]],
+  ])("%s is what the model's card says", (hazard, categories) => {
+    expect(Object.keys(fromLlamaGuard([hazard]).scores).sort()).toEqual([...categories].sort());
   });
 });

@@ -9,6 +9,7 @@ const entry = {
   endpoint: null,
   contextTokens: 4_096,
   maxInFlight: null,
+  tokenizer: null,
   regions: ["global"] as ["global"],
 };
 
@@ -21,6 +22,7 @@ export const chatModel = (provider: ChatModel["provider"], providerModel: string
     providerModel,
     capabilities,
     defaultMaxOutputTokens: 256,
+    imageTokens: { low: 85, high: 1_445 },
     classifier: null,
   }) satisfies ChatModel;
 

@@ -95,6 +95,8 @@ describe("server-sent events", () => {
     ]) {
       expect((await failureOf(() => read([encoder.encode(text)], 100))).failure).toBe("broken");
     }
+    const inPieces = Array.from({ length: 20 }, () => encoder.encode("x".repeat(10)));
+    expect((await failureOf(() => read(inPieces, 100))).failure).toBe("broken");
     const exactly = [`data: ${"x".repeat(99)}\n\n`, `data: ${"x".repeat(94)}`]; // 99 and a line feed; 100 unfinished
     for (const text of exactly) expect(await read([encoder.encode(text)], 100)).toHaveLength(1);
     const many = "data: xxxxxxxxx\n\n".repeat(50); // far above the bound together, each of them below
