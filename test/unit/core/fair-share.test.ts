@@ -546,7 +546,8 @@ describe("fair share", () => {
       if (running.startsWith("new")) served++;
       else flood++;
     }
-    expect([served, flood]).toEqual([100, 1]);
+    // The call that ran when they came has cost the flood more than they have had.
+    expect([served, flood]).toEqual([100, 0]);
   });
 
   it("lets one who waits go after 32 newcomers at a burst of 2,048: two new tenants for each call that is served", () => {
