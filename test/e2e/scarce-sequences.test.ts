@@ -44,11 +44,24 @@ async function call(tenant: TestTenant, index: number, model: string, n: number,
     }),
   });
   const text = await reply.text();
-  type Body = { choices?: { index: number; finish_reason: string | null }[]; usage?: Answer["usage"] };
+  interface Choice {
+    readonly index: number;
+    readonly finish_reason: string | null;
+    readonly message?: { readonly content: string };
+    readonly delta?: { readonly content?: string };
+  }
+  type Body = { choices?: Choice[]; usage?: Answer["usage"] };
   const bodies = stream
     ? [...text.matchAll(/^data: (\{.*\})$/gm)].map(([, json = ""]) => JSON.parse(json) as Body)
     : [JSON.parse(text) as Body];
   const ended = bodies.flatMap(({ choices = [] }) => choices.filter(({ finish_reason }) => finish_reason !== null));
+  const texts = new Map<number, string>();
+  for (const { index: choice, message, delta } of bodies.flatMap(({ choices = [] }) => choices)) {
+    texts.set(choice, (texts.get(choice) ?? "") + (message?.content ?? delta?.content ?? ""));
+  }
+  if (reply.status === 200) {
+    expect(new Set(texts.values()), "every choice says the same").toEqual(new Set(["one two three four"]));
+  }
   const usage = bodies.map((body) => body.usage).findLast((each) => each);
   return { status: reply.status, choices: ended.map(({ index: choice }) => choice).sort((a, b) => a - b), usage };
 }

@@ -229,7 +229,7 @@ export const mutations: readonly Mutation[] = [
     ...PERIODS,
     promise: "what has begun stays where clocks turn back",
     find: "if (toMs > atMs) return [fromMs, toMs];\n",
-    replace: "if (toMs > 0) return [fromMs, toMs];\n",
+    replace: "return [fromMs, toMs];\n",
   },
   {
     ...PERIODS,

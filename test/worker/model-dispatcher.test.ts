@@ -194,6 +194,28 @@ describe("the dispatcher of a scarce model", () => {
     );
   }, 60_000);
 
+  it("answers a waiting call that is released, and gives an endpoint that joins to those who wait, as far as it reaches", async () => {
+    const { stub, acquire } = dispatcher(1);
+    await stub.addEndpoint({ id: "one", url: "http://one.example", maxInFlight: 1 });
+    await acquire("a", "ada");
+    const released = acquire("released", "bob");
+    await expect.poll(async () => (await stub.metrics()).queueDepth).toBe(1);
+    await stub.release({ requestId: "released", inputTokens: 0, outputTokens: 0 });
+    expect(await released).toMatchObject({ acquired: false, reason: "left" });
+    const wide = stub.acquire({
+      ...{ requestId: "wide", tenantId: "bob", keyId: "key", weight: 1, inputTokens: 10 },
+      ...{ patienceMs: 60_000, slots: 1, sequences: 9 },
+    });
+    await expect.poll(async () => (await stub.metrics()).queueDepth).toBe(1);
+    const last = acquire("last", "cyd");
+    await expect.poll(async () => (await stub.metrics()).queueDepth).toBe(2);
+    await stub.addEndpoint({ id: "two", url: "http://two.example", maxInFlight: 3 });
+    expect(await wide).toMatchObject({ sequences: 3, endpoint: { id: "two" } });
+    expect(await stub.metrics()).toMatchObject({ inFlight: 4, queueDepth: 1 });
+    await stub.leave("last");
+    expect(await last).toMatchObject({ acquired: false });
+  });
+
   it("moves a call once to another endpoint, however often it is told that one failed, and never one without a slot", async () => {
     const { stub, acquire, release } = dispatcher(1);
     for (const id of ["one", "two", "three"]) {
