@@ -32,11 +32,12 @@ export async function reserve(call: ModelCall): Promise<void> {
     call.reservation = drawn;
     return;
   }
-  const answer = call.opened ?? (await ask(call, need));
+  const wanted = wantedDraws(call); // also where the gate has been asked: then this key is known to be busy
+  const answer = call.opened ?? (await ask(call, need, wanted));
   if (hasLeft()) throw leftWhileWaiting(call, answer.admission);
   if (!isProvisional(answer.admission, need)) return take(call, need, answer);
   const counted = countedNeed(call, need, answer.admission.refusal);
-  const second = await ask(call, counted);
+  const second = await ask(call, counted, wanted);
   if (hasLeft()) throw leftWhileWaiting(call, second.admission);
   take(call, counted, second);
 }
@@ -72,7 +73,7 @@ function leftWhileWaiting(call: ModelCall, admission: AdmitReply | undefined): A
   return new ApiError("client_closed_request", "The request was cancelled.");
 }
 
-async function ask(call: ModelCall, need: CallNeed): Promise<Opened> {
+async function ask(call: ModelCall, need: CallNeed, wanted: number): Promise<Opened> {
   const { model, caller, signal } = call;
   const { actor } = caller.context;
   const gate = call.ports.gate(caller.context);
@@ -81,7 +82,7 @@ async function ask(call: ModelCall, need: CallNeed): Promise<Opened> {
     ...need,
     keyId: keyIdOf(actor),
     endUser: actor.type === "end_user" ? { subject: actor.subject, requestsPerMinute: actor.requestsPerMinute } : null,
-    wantedDraws: wantedDraws(call),
+    wantedDraws: wanted,
   };
   const askedAtMs = Date.now();
   const isAdmitted = ({ admitted }: AdmitReply) => admitted;

@@ -99,10 +99,12 @@ describe("what a call costs its gate", () => {
     expect(first.calls.read).toBeGreaterThan(0);
     expect(first.calls.read / CALLS).toBeLessThan(4);
     for (const { calls, start } of later) {
-      expect(calls.read).toBeLessThanOrEqual(first.calls.read + 5); // one look whether the next segment is due
+      expect(calls.read).toBeLessThanOrEqual(first.calls.read + 10); // a look whether the next segment is due
       expect(calls.written).toBeLessThanOrEqual(first.calls.written + 5);
       expect(start.read).toBeLessThanOrEqual(first.start.read + 2);
     }
+    const [shorter, longer] = later;
+    expect(longer?.calls.read).toBeLessThanOrEqual((shorter?.calls.read ?? 0) + 2);
   }, 60_000);
 
   it("is as much for sealing, whatever waits to be sealed", async () => {

@@ -51,7 +51,7 @@ describe("the application", () => {
     asked.length = 0;
     await ask("/data", { headers: good });
     await ask("/data", { method: "DELETE", headers: good });
-    expect(asked.map(({ scope }) => scope)).toEqual(["data", "admin"]);
+    expect(asked.map(({ scope }) => scope)).toEqual([["data"], ["admin"]]);
   });
 
   it("opens no route that declares no scope", async () => {
