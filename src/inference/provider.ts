@@ -192,6 +192,8 @@ export class ProviderError extends Error {
       readonly retryAfterMs?: number;
       /** Of `bad_input`: the parameter that the provider refuses, by the contract's name. */
       readonly param?: string;
+      /** It is the schema in that parameter that the model cannot keep. */
+      readonly isSchema?: boolean;
     } = {},
   ) {
     super(message);

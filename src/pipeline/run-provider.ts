@@ -101,8 +101,8 @@ export function providerFailed(error: ProviderError): ApiError {
   const retryAfter = { "retry-after": String(Math.max(1, Math.ceil((error.detail.retryAfterMs ?? 1000) / 1000))) };
   switch (error.failure) {
     case "bad_input": {
-      const { param } = error.detail;
-      if (param === "response_format") return schemaRefused(param);
+      const { param, isSchema } = error.detail;
+      if (param !== undefined && isSchema) return schemaRefused(param);
       if (param !== undefined) {
         const message = `The model does not take '${param}' as it is asked for: leave it out, or give it another value.`;
         return new ApiError("unsupported_parameter", message, { param });

@@ -350,10 +350,10 @@ export const mutations: readonly Mutation[] = [
     tests: [SSE],
   },
   {
-    promise: "a reply calls at most 1,024 functions",
-    file: "src/inference/providers/reply-reader.ts",
-    find: "if (this.#calls.length >= MAX_TOOL_CALLS)",
-    replace: "if (this.#calls.length >= 1_000 * MAX_TOOL_CALLS)",
+    promise: "a reply calls at most 512 functions",
+    file: "src/inference/providers/tool-call-reader.ts",
+    find: "if (this.#calls.length >= MAX_CALLS)",
+    replace: "if (this.#calls.length >= 1_000 * MAX_CALLS)",
     tests: [REPLY],
   },
 ];

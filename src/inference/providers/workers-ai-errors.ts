@@ -54,7 +54,7 @@ export function workersAiFailure(error: unknown): ProviderError {
   return new ProviderError(failure, `Workers AI failed with code ${code ?? "unknown"}`, {
     ...(code === undefined ? {} : { providerCode: code }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    ...(isAboutSchema ? { param: "response_format" as const } : {}),
+    ...(isAboutSchema ? { param: "response_format", isSchema: true as const } : {}),
   });
 }
 

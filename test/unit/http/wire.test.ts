@@ -68,6 +68,7 @@ describe("a chat reply", () => {
       text("x", 1),
       text("lo", 0, ["b"]),
       { type: "finish", choice: 1, reason: "length" } as Output,
+      { type: "finish", choice: 0, reason: "stop" } as Output,
       { type: "usage", promptTokens: 1, cachedTokens: 0, completionTokens: 1 } as Output,
     ]) {
       choices.push(delta);
@@ -91,6 +92,7 @@ describe("a chat reply", () => {
     choices.push(call(0, { id: "call_1", name: "f", arguments: '{"a"' }));
     choices.push(call(1, { id: "call_2", name: "g", arguments: "{}" }));
     choices.push(call(0, { arguments: ":1}" }));
+    choices.push({ type: "finish", choice: 0, reason: "tool_calls" } as Output);
     const [choice] = choices.toWire();
     expect(choice?.message).toEqual({
       ...{ role: "assistant", content: null, refusal: null },
@@ -99,7 +101,9 @@ describe("a chat reply", () => {
         { id: "call_2", type: "function", function: { name: "g", arguments: "{}" } },
       ],
     });
-    expect(new ChatChoices(1).toWire()[0]?.message).toEqual({ role: "assistant", content: "", refusal: null });
+    const silent = new ChatChoices(1);
+    silent.push({ type: "finish", choice: 0, reason: "stop" } as Output);
+    expect(silent.toWire()[0]?.message).toEqual({ role: "assistant", content: "", refusal: null });
   });
 
   it("takes no choice that nobody asked for", () => {
