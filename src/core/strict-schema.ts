@@ -29,6 +29,9 @@ const UNKEPT = [
   "patternProperties",
 ];
 
+/** Where definitions stand: as drafts from 2019-09 on call them, and as those before did, which helpers still write. */
+const DEFINITIONS = ["$defs", "definitions"] as const;
+
 /** What has been seen of the whole schema so far. */
 interface Counts {
   properties: number;
@@ -72,7 +75,9 @@ function problemIn(
     ...entriesOf(schema.properties).map(([name, inner]) => part([...path, "properties", name], inner, depth + 1)),
     ...("items" in schema ? [part([...path, "items"], schema.items, depth + 1)] : []),
     ...(Array.isArray(schema.anyOf) ? schema.anyOf : []).map((inner, at) => part([...path, "anyOf", at], inner, depth)),
-    ...entriesOf(schema.$defs).map(([name, inner]) => part([...path, "$defs", name], inner, depth)),
+    ...DEFINITIONS.flatMap((place) =>
+      entriesOf(schema[place]).map(([name, inner]) => part([...path, place, name], inner, depth)),
+    ),
   ];
   for (const [at, inner, level] of within) {
     const problem = problemIn(inner, at, level, counts, root);
@@ -85,10 +90,11 @@ type Part = readonly [path: Path, schema: unknown, depth: number];
 const part = (path: Path, schema: unknown, depth: number): Part => [path, schema, depth];
 
 /** Counted where it stands, however often it is referred to. */
-function sizeProblem({ properties, $defs, enum: values, const: constant }: Schema, path: Path, counts: Counts) {
+function sizeProblem(schema: Schema, path: Path, counts: Counts) {
+  const { properties, enum: values, const: constant } = schema;
   for (const text of [
     ...namesOf(properties),
-    ...namesOf($defs),
+    ...DEFINITIONS.flatMap((place) => namesOf(schema[place])),
     ...((values as unknown[] | undefined) ?? []),
     constant,
   ])
@@ -101,9 +107,11 @@ function sizeProblem({ properties, $defs, enum: values, const: constant }: Schem
 function refProblem(ref: unknown, path: Path, root: Schema): SchemaProblem | undefined {
   const at = [...path, "$ref"];
   if (ref === "#") return undefined;
-  const [, name] = typeof ref === "string" ? (/^#\/\$defs\/([^/]+)$/.exec(ref) ?? []) : [];
-  if (name === undefined) return { path: at, message: "only '#' and '#/$defs/…' can be referred to" };
-  return isSchema(root.$defs) && Object.hasOwn(root.$defs, name)
+  const [, place = "", name] = typeof ref === "string" ? (/^#\/(\$defs|definitions)\/([^/]+)$/.exec(ref) ?? []) : [];
+  if (name === undefined)
+    return { path: at, message: "only '#', '#/$defs/…' and '#/definitions/…' can be referred to" };
+  const definitions = root[place];
+  return isSchema(definitions) && Object.hasOwn(definitions, name)
     ? undefined
     : { path: at, message: "it refers to nothing" };
 }

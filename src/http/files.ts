@@ -69,15 +69,19 @@ export const removeFile: Handler = async (c) => {
 export const getFileContent: Handler = async (c) => {
   const { services, tenant } = c.var;
   const row = await retrieveFile(services, tenant, fileId(c));
-  const range = rangeOf(c.req.header("range"), row.bytes);
-  const content = await fileContent(services, tenant, row, range);
+  const isHead = c.req.raw.method === "HEAD"; // which knows no ranges (RFC 9110, 14.2)
+  const range = isHead ? null : rangeOf(c.req.header("range"), row.bytes);
+  const bytes = range ? range.last - range.first + 1 : row.bytes;
   const headers = {
     "content-type": "application/octet-stream",
     "content-disposition": `attachment; filename*=UTF-8''${encodeURIComponent(row.filename)}`,
     "accept-ranges": "bytes",
     etag: `"${row.sha256}"`,
-    "content-length": String(range ? range.last - range.first + 1 : row.bytes),
+    "content-length": String(bytes),
   };
+  if (isHead) return new Response(null, { headers });
+  // A body whose length is known is sent with it; of another stream the runtime leaves the header out.
+  const content = (await fileContent(services, tenant, row, range)).pipeThrough(new FixedLengthStream(bytes));
   if (!range) return new Response(content, { headers });
   const contentRange = `bytes ${range.first}-${range.last}/${row.bytes}`;
   return new Response(content, { status: 206, headers: { ...headers, "content-range": contentRange } });

@@ -125,9 +125,9 @@ class FormReader {
     const text = new TextDecoder().decode(this.#window.take(at + HEADERS_END.byteLength));
     this.#isBetween = false;
     const disposition = /^content-disposition:[ \t]*form-data[ \t]*;(.*)$/im.exec(text)?.[1];
-    const name = disposition === undefined ? undefined : parameterOf(disposition, "name");
+    const name = disposition === undefined ? undefined : parameterOf(disposition, NAME);
     if (disposition === undefined || name === undefined) throw invalidForm("a part has no name");
-    return { name, filename: parameterOf(disposition, "filename") };
+    return { name, filename: filenameOf(disposition) };
   }
 
   async #field(name: string): Promise<void> {
@@ -143,10 +143,37 @@ class FormReader {
   }
 }
 
-/** As browsers write it: quotes and line ends in a name are percent-encoded (HTML, "Multipart form data"). */
-function parameterOf(disposition: string, name: string): string | undefined {
-  const [, value] = new RegExp(`(?:^|;)[ \\t]*${name}="([^"]*)"`, "i").exec(disposition) ?? [];
-  return value?.replaceAll("%22", '"').replaceAll("%0D%0A", "\n");
+/** One parameter of a header: a token, or a quoted text. A name that ends in a backslash does not escape its quote. */
+const parameter = (name: string) =>
+  new RegExp(
+    `(?:^|;)[ \\t]*${name}[ \\t]*=[ \\t]*(?:"((?:[^"\\\\]|\\\\.)*)"(?=[ \\t]*(?:;|$))|"([^"]*)"|([^\\s";]+))`,
+    "i",
+  );
+const NAME = parameter("name");
+const FILENAME = parameter("filename");
+const EXTENDED_FILENAME = parameter("filename\\*");
+
+/**
+ * As browsers write it, quotes and line ends percent-encoded (HTML, "Multipart form data"); as other clients do, quotes
+ * behind backslashes or no quotes at all.
+ */
+function parameterOf(disposition: string, pattern: RegExp): string | undefined {
+  const [, quoted, plain, token] = pattern.exec(disposition) ?? [];
+  const value = quoted ?? plain ?? token;
+  // A backslash alone is part of a name; where one stands before a quote, they escape.
+  const unescaped = value?.includes('\\"') ? value.replaceAll(/\\(["\\])/g, "$1") : value;
+  return unescaped?.replaceAll("%22", '"').replaceAll("%0D%0A", "\n");
+}
+
+/** What some clients send beside or in place of it says the name in full (RFC 5987). */
+function filenameOf(disposition: string): string | undefined {
+  const [, encoded] = /^utf-8'[^']*'(.+)$/i.exec(parameterOf(disposition, EXTENDED_FILENAME) ?? "") ?? [];
+  try {
+    if (encoded !== undefined) return decodeURIComponent(encoded);
+  } catch {
+    // then the plain one has to do
+  }
+  return parameterOf(disposition, FILENAME);
 }
 
 const onlyOneFile = () => invalidForm("it has exactly one file, in the field 'file'");

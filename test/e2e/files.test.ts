@@ -54,6 +54,12 @@ describe("a file", () => {
         createHash("sha256").update(bytes).digest("hex"),
       );
       expect(whole.reply.headers.get("etag")).toBe(`"${createHash("sha256").update(bytes).digest("hex")}"`);
+      expect(whole.reply.headers.get("content-length")).toBe(String(size));
+      const head = await fetch(`${platform.url}/v1/files/${id}/content`, {
+        method: "HEAD",
+        headers: { authorization: `Bearer ${owner.key}`, range: "bytes=0-0" }, // which HEAD knows nothing of
+      });
+      expect([head.status, head.headers.get("content-length")]).toEqual([200, String(size)]);
       if (size < 2) continue;
       for (const [range, from, to] of [
         ["bytes=0-0", 0, 1],
@@ -66,6 +72,7 @@ describe("a file", () => {
           206,
           `bytes ${from}-${to - 1}/${size}`,
         ]);
+        expect(part.reply.headers.get("content-length")).toBe(String(to - from));
         expect(Buffer.compare(part.bytes, bytes.subarray(from, to))).toBe(0);
       }
       expect((await content(id, { range: `bytes=${size}-` }, owner)).reply.status).toBe(416);

@@ -95,3 +95,26 @@ describe("a strict schema", () => {
     expect(strictProblem(nested(12))?.message).toMatch(/deeper than 10/);
   });
 });
+
+describe("definitions of older drafts", () => {
+  const node = (place: string) => ({
+    type: "object",
+    properties: { name: { type: "string" }, children: { type: "array", items: { $ref: `#/${place}/node` } } },
+    required: ["name", "children"],
+    additionalProperties: false,
+  });
+  const tree = (place: string, inner: object = node(place)) => ({
+    type: "object",
+    properties: { tree: { $ref: `#/${place}/node` } },
+    required: ["tree"],
+    additionalProperties: false,
+    [place]: { node: inner },
+  });
+
+  it.each(["$defs", "definitions"])("stand in '%s', refer to themselves, and are looked at", (place) => {
+    expect(strictProblem(tree(place))).toBeUndefined();
+    const open = { ...node(place), additionalProperties: true };
+    expect(strictProblem(tree(place, open))?.path).toEqual([place, "node", "additionalProperties"]);
+    expect(strictProblem({ ...tree(place), [place]: {} })).toMatchObject({ message: "it refers to nothing" });
+  });
+});

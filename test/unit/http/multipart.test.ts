@@ -103,3 +103,38 @@ describe("a form with a file", () => {
     await expect(read(form(part("other", "a", "a")))).rejects.toMatchObject({ code: "invalid_form" });
   });
 });
+
+describe("the name of a file", () => {
+  const named = async (disposition: string) => {
+    const field = "--xyz\r\nContent-Disposition: form-data; name=purpose\r\n\r\nuser_data\r\n";
+    const file = `--xyz\r\nContent-Disposition: ${disposition}\r\n\r\nhello\r\n--xyz--\r\n`;
+    return readForm(requestOf([encoder.encode(field + file)]), async (uploaded, fields) => {
+      expect(await readAll(uploaded.content)).toBe("hello");
+      expect((await fields()).get("purpose")).toBe("user_data");
+      return uploaded.filename;
+    });
+  };
+
+  it.each([
+    ["as browsers write it", 'form-data; name="file"; filename="say %22hi%22.txt"', 'say "hi".txt'],
+    ["with quotes behind backslashes", 'form-data; name="file"; filename="say \\"hi\\".txt"', 'say "hi".txt'],
+    ["with both escaped", 'form-data; name="file"; filename="a\\\\b \\"c\\".txt"', 'a\\b "c".txt'],
+    ["with a backslash of its own", 'form-data; name="file"; filename="a\\b.txt"', "a\\b.txt"],
+    ["that ends in a backslash", 'form-data; name="file"; filename="a\\"', "a\\"],
+    ["without quotes", "form-data; name=file; filename=notes.txt", "notes.txt"],
+    ["of .NET", "form-data; name=file; filename=notes.txt; filename*=utf-8''notes.txt", "notes.txt"],
+    [
+      "that is said in full beside",
+      'form-data; name="file"; filename="=?utf-8?B?w7w=?="; filename*=UTF-8\'\'%C3%BC%20%E6%97%A5.txt',
+      "ü 日.txt",
+    ],
+    ["said in full alone", "form-data; name=file; filename*=utf-8'en'a%3Bb.txt", "a;b.txt"],
+    ["said in full, but broken", "form-data; name=file; filename=plain.txt; filename*=utf-8''%FF", "plain.txt"],
+    ["with a semicolon", 'form-data; name="file"; filename="a;b.txt"', "a;b.txt"],
+    ["in capitals and with spaces", 'form-data; NAME = "file" ; FILENAME = "a.txt"', "a.txt"],
+    ["before its field's", 'form-data; filename="name=x.txt"; name="file"', "name=x.txt"],
+    ["empty", 'form-data; name="file"; filename=""', ""],
+  ])("%s is read", async (_, disposition, name) => {
+    expect(await named(disposition)).toBe(name);
+  });
+});
