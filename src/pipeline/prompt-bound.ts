@@ -43,8 +43,8 @@ export function tokenBound(request: ModelRequest, model: Model, tokenizers: Toke
 }
 
 /**
- * What a prompt has in tokens where its provider does not say: the texts alone, and never above an ordinary count. To
- * weigh labels, a model reads each of them after each input.
+ * What a prompt has in tokens where its provider does not say: what is written in it, calls and tools too, and never
+ * above an ordinary count. To weigh labels, a model reads each of them after each input.
  */
 export function promptGuess(request: ModelRequest, model: Model, tokenizers: Tokenizers): number {
   const guess = (text: string) => tokenizers.guess(text, model.tokenizer);
@@ -54,9 +54,18 @@ export function promptGuess(request: ModelRequest, model: Model, tokenizers: Tok
     const { inputs, labels, instructions = "" } = request.classification;
     return sum(inputs) + inputs.length * (guess(instructions) + sum(labels));
   }
-  const contents = request.messages.map(({ content }) => content);
-  return sum(contents.flatMap((content) => (typeof content === "string" ? [content] : (content ?? []).map(textOf))));
+  const { messages, tools = [] } = request;
+  const images = messages.flatMap(({ content }) => (Array.isArray(content) ? content.filter(isImage) : [])).length;
+  const seen = model.task === "chat" ? images * model.imageTokens.low : 0;
+  return seen + sum(messages.flatMap(writtenIn)) + sum(tools.map((tool) => JSON.stringify(tool.function)));
 }
+
+function writtenIn({ content, tool_calls: calls = [] }: ChatMessage): string[] {
+  const texts = typeof content === "string" ? [content] : (content ?? []).map(textOf);
+  return [...texts, ...calls.flatMap(({ function: called }) => [called.name, called.arguments])];
+}
+
+const isImage = (part: ContentPart) => part.type === "image_url";
 
 function promptOf(request: ModelRequest, model: Model): Prompt {
   if (request.kind !== "completions") return { texts: request.inputs.map(once), moreTokens: 2 * request.inputs.length };

@@ -135,6 +135,18 @@ describe("the bound of a prompt", () => {
     expect(guess).toBeLessThanOrEqual(bound);
   });
 
+  it("is guessed from all that is written where nobody counts: calls of tools and their results, tools, images", () => {
+    const long = "a word ".repeat(1_000);
+    const guess = (request: ChatRequest) => promptGuess(request, named("o200k"), tokenizers);
+    const call = { id: "c", type: "function" as const, function: { name: "f", arguments: long } };
+    expect(guess(ask([{ role: "assistant", content: null, tool_calls: [call] }]))).toBe(o200k.real(long) + 1);
+    expect(guess(ask([{ role: "tool", tool_call_id: "c", content: long }]))).toBe(o200k.real(long));
+    const tool = { type: "function" as const, function: { name: "f", description: long } };
+    expect(guess(ask([], { tools: [tool] }))).toBeGreaterThan(o200k.real(long));
+    const image = { type: "image_url" as const, image_url: { url: "https://example.com/cat.jpg" } };
+    expect(guess(ask([{ role: "user", content: [image] }]))).toBe(named(null).imageTokens.low);
+  });
+
   it("of embeddings counts each input", () => {
     const request: EmbeddingRequest = {
       kind: "embeddings",
