@@ -131,15 +131,14 @@ function counted(usage: StoredHour, event: UsageEvent): StoredHour {
 }
 
 function withEstimates(before: Estimates, event: UsageEvent): Estimates {
-  const overrunTokens = before.overrunTokens + event.overrunTokens;
-  if (!event.estimated) return { ...before, overrunTokens };
+  if (!event.estimated) return before;
   return {
+    ...before,
     requests: before.requests + 1,
     tokens: before.tokens + event.promptTokens + event.completionTokens,
     costMicrodollars: before.costMicrodollars + (event.costMicrodollars ?? 0),
     unseenTokens: before.unseenTokens + (event.unseen?.tokens ?? 0),
     unseenCostMicrodollars: before.unseenCostMicrodollars + (event.unseen?.costMicrodollars ?? 0),
-    overrunTokens,
   };
 }
 

@@ -166,14 +166,17 @@ export function recordsOf(
   nowMs: number,
   before: Remainder = NO_REMAINDER,
 ): CallRecords {
-  // A prompt that was longer than its bound, or a provider that ignored its cap, is our loss: booked up to the
-  // reservation, the rest named as overrun.
-  const promptTokens = Math.min(end.promptTokens, facts.reservedPromptTokens);
-  const completionTokens = Math.min(end.completionTokens, facts.reservedOutputTokens);
-  const overrunTokens = end.promptTokens - promptTokens + (end.completionTokens - completionTokens);
+  // A prompt that was longer than its bound, or a provider that ignored its cap, is our loss: all of it is counted, the
+  // tenant pays up to the reservation, and the rest is named as overrun.
+  const paid = {
+    promptTokens: Math.min(end.promptTokens, facts.reservedPromptTokens),
+    completionTokens: Math.min(end.completionTokens, facts.reservedOutputTokens),
+  };
+  const { promptTokens, completionTokens } = end;
+  const overrunTokens = promptTokens - paid.promptTokens + (completionTokens - paid.completionTokens);
   const cachedTokens = Math.min(end.cachedTokens, promptTokens);
   const { price, priceVersion, cost, costVersion } = facts.prices ?? UNPRICED;
-  const priced = booked(price && picodollarsOf(price, { promptTokens, cachedTokens, completionTokens }), before.price);
+  const priced = booked(price && picodollarsOf(price, { ...paid, cachedTokens }), before.price);
   // The overrun is not the tenant's, but the provider asks for it.
   const costing = booked(cost && picodollarsOf(cost, end), before.cost);
   const event: UsageEvent = {

@@ -8,6 +8,7 @@ export const MAX_BIASES = 1_024;
 export const MAX_CHOICES = 16;
 export const MAX_LABELS = 16; // of what is stored
 export const MAX_EMBEDDED = 2_048; // texts
+export const MAX_TOKEN_IDS = 8_192; // of one text
 export const MAX_JUDGED = 128; // texts or parts of one
 export const MAX_CLASSIFIED = 128; // texts
 export const MAX_CLASSES = 100;

@@ -30,7 +30,7 @@ async function reply(c: AppContext, call: ModelCall, parsed: ParsedChat): Promis
   if (!request.stream) {
     const choices = new ChatChoices(request.choices);
     for await (const delta of call.output) choices.push(delta);
-    const completion = completionToWire(head, choices, call.billed);
+    const completion = completionToWire(head, choices, call.told);
     if (parsed.stored) await storeCompletion(c.var, completion, parsed.stored);
     return c.json(completion, 200, callHeaders(call));
   }
@@ -62,8 +62,8 @@ async function* chunkFrames(
       begun.add(index);
       if (choice) yield dataFrame({ ...base, choices: [choice] });
     }
-    if (stored) await storeCompletion(c.var, completionToWire(head, choices, call.billed), stored);
-    if (includeUsage) yield dataFrame({ ...base, choices: [], usage: usageToWire(call.billed) });
+    if (stored) await storeCompletion(c.var, completionToWire(head, choices, call.told), stored);
+    if (includeUsage) yield dataFrame({ ...base, choices: [], usage: usageToWire(call.told) });
     if (call.receipt !== null) yield commentFrame(`x-audit ${call.receipt}`);
     yield dataFrame("[DONE]");
   } catch (error) {

@@ -1,5 +1,5 @@
 import type { FinishReason } from "../inference/provider";
-import type { CallUsage, Output } from "../pipeline/model-call";
+import type { Output, ToldUsage } from "../pipeline/model-call";
 import { newId } from "../tenancy/ids";
 
 /** What every chunk or reply of one chat call carries. */
@@ -23,7 +23,7 @@ interface Choice {
 }
 
 /** The contract's usage object. */
-export function usageToWire(usage: CallUsage) {
+export function usageToWire(usage: ToldUsage) {
   return {
     prompt_tokens: usage.promptTokens,
     completion_tokens: usage.completionTokens,
@@ -33,6 +33,9 @@ export function usageToWire(usage: CallUsage) {
     ...(usage.reasoningTokens === undefined
       ? {}
       : { completion_tokens_details: { reasoning_tokens: usage.reasoningTokens } }),
+    ...(usage.billed
+      ? { billed: { prompt_tokens: usage.billed.promptTokens, completion_tokens: usage.billed.completionTokens } }
+      : {}),
   };
 }
 
@@ -97,7 +100,7 @@ function logprobsToWire(content: unknown, refusal: unknown) {
 }
 
 /** The contract's whole reply. */
-export const completionToWire = (head: ChatReplyHead, choices: ChatChoices, usage: CallUsage) => ({
+export const completionToWire = (head: ChatReplyHead, choices: ChatChoices, usage: ToldUsage) => ({
   ...head,
   object: "chat.completion" as const,
   choices: choices.toWire(),

@@ -58,7 +58,7 @@ async function reply(c: AppContext, call: ModelCall, { labels }: ParsedClassific
     const { input: index, label, scores } = output;
     data.push({ index, label, scores: scores && Object.fromEntries(labels.map((name, at) => [name, scores[at]])) });
   }
-  const { promptTokens, completionTokens } = call.billed;
+  const { promptTokens, completionTokens } = call.told;
   const usage = {
     ...{ prompt_tokens: promptTokens, completion_tokens: completionTokens },
     total_tokens: promptTokens + completionTokens,

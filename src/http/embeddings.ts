@@ -1,19 +1,22 @@
 import { Buffer } from "node:buffer";
 import { z } from "zod";
+import { ApiError } from "../errors";
 import type { ModelCall } from "../pipeline/model-call";
 import type { EmbeddingRequest } from "../pipeline/model-request";
 import { list } from "./bounded";
-import { MAX_EMBEDDED } from "./bounds";
+import { MAX_EMBEDDED, MAX_TOKEN_IDS } from "./bounds";
 import type { AppContext } from "./handler";
 import { callHeaders, type ModelEndpoint, type ParsedCall } from "./model-call";
 import { parse } from "./parse";
 
 const Input = z.string().min(1, "an input must not be empty");
+/** Token ids, which some clients send in place of texts. */
+const Tokens = list(z.int().nonnegative(), { min: 1, max: MAX_TOKEN_IDS });
 const EmbeddingBody = z.strictObject({
   model: z.string().min(1).max(256),
   input: z.union(
-    [Input, list(Input, { min: 1, max: MAX_EMBEDDED })],
-    "a text or a list of texts is accepted, no token ids",
+    [Input, list(Input, { min: 1, max: MAX_EMBEDDED }), Tokens, list(Tokens, { min: 1, max: MAX_EMBEDDED })],
+    "a text, a list of texts, or token ids are accepted",
   ),
   encoding_format: z.enum(["float", "base64"]).default("float"),
   dimensions: z.int().min(1).optional(),
@@ -21,22 +24,54 @@ const EmbeddingBody = z.strictObject({
 });
 
 export interface ParsedEmbedding extends ParsedCall {
+  readonly request: EmbeddingRequest;
   readonly encoding: "float" | "base64";
+  /** In place of texts. */
+  readonly tokens?: readonly (readonly number[])[];
 }
 
-export const embeddings: ModelEndpoint<ParsedEmbedding> = { parse: parseEmbedding, reply };
+export const embeddings: ModelEndpoint<ParsedEmbedding> = {
+  parse: parseEmbedding,
+  prepare,
+  paramNames: { messages: "input" },
+  reply,
+};
 
 export function parseEmbedding(body: unknown): ParsedEmbedding {
   const { model, input, encoding_format, dimensions } = parse(EmbeddingBody, body);
+  const { texts, tokens } = inputsOf(input);
   const request: EmbeddingRequest = {
     kind: "embeddings",
     model,
-    inputs: typeof input === "string" ? [input] : input,
+    inputs: texts,
     serviceTier: "default",
     stream: false,
     ...(dimensions === undefined ? {} : { dimensions }),
   };
-  return { request, encoding: encoding_format };
+  const parsed = { request, encoding: encoding_format };
+  return tokens ? { ...parsed, tokens, needsMore: true } : parsed;
+}
+
+function inputsOf(input: z.output<typeof EmbeddingBody>["input"]) {
+  if (typeof input === "string") return { texts: [input] };
+  const texts = input.filter((one) => typeof one === "string");
+  if (texts.length > 0) return { texts };
+  return { texts, tokens: isOneInput(input) ? [input] : (input as number[][]) };
+}
+const isOneInput = (input: unknown): input is number[] => Array.isArray(input) && typeof input[0] === "number";
+
+/** Ids become the texts that they stand for: no model here has the tokenizer that made them. */
+async function prepare({ var: { services } }: AppContext, parsed: ParsedEmbedding): Promise<ParsedEmbedding> {
+  const { tokens, request } = parsed;
+  if (!tokens) return parsed;
+  const inputs = tokens.map((ids, index) => {
+    const text = services.pipeline.tokenizers.textOf(ids);
+    if (text !== undefined && text !== "") return text;
+    const param = tokens.length === 1 ? "input" : `input[${index}]`;
+    const message = `'${param}' are no token ids of cl100k_base that make a text. Send the text itself.`;
+    throw new ApiError("invalid_value", message, { param });
+  });
+  return { ...parsed, request: { ...request, inputs }, needsMore: false };
 }
 
 async function reply(c: AppContext, call: ModelCall, { encoding }: ParsedEmbedding): Promise<Response> {
@@ -48,8 +83,9 @@ async function reply(c: AppContext, call: ModelCall, { encoding }: ParsedEmbeddi
     index,
     embedding: encoding === "base64" ? float32ToBase64(vector) : vector,
   }));
-  const tokens = call.billed.promptTokens;
-  const usage = { prompt_tokens: tokens, total_tokens: tokens };
+  const { promptTokens: tokens, billed } = call.told;
+  const paid = billed ? { billed: { prompt_tokens: billed.promptTokens } } : {};
+  const usage = { prompt_tokens: tokens, total_tokens: tokens, ...paid };
   return c.json({ object: "list", model: call.model.name, data, usage }, 200, callHeaders(call));
 }
 

@@ -40,12 +40,16 @@ export function eventStream(
   const encoder = new TextEncoder();
   let timer: ReturnType<typeof setInterval> | undefined;
   let hasLeft = false;
+  let isFirst = true;
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       const ping = () => {
         if ((controller.desiredSize ?? 0) > 0) controller.enqueue(encoder.encode(commentFrame("ping")));
       };
       timer = setInterval(ping, PING_MS);
+      // Where nothing is there yet, the headers go out with a comment: some runtimes keep them for the first byte.
+      const opening = isFirst ? setTimeout(ping, 0) : undefined;
+      isFirst = false;
       try {
         const { done, value } = await frames.next();
         if (hasLeft) return;
@@ -53,6 +57,7 @@ export function eventStream(
         else controller.enqueue(encoder.encode(value));
       } finally {
         clearInterval(timer);
+        clearTimeout(opening);
       }
     },
     cancel() {

@@ -6,11 +6,14 @@ import { type Claim, type ClaimReply, claimKey, type KeptReply, MAX_REPLY_BYTES 
 import { formDigest } from "./form-digest";
 import type { AppContext, AppEnv } from "./handler";
 import { joined, readBytes } from "./json-body";
+import { DEFAULT_PATIENCE_MS } from "./model-call";
 import type { Route } from "./route";
 
 export const HEADER = "idempotency-key";
 /** How long a duplicate waits for the first. */
 const PATIENCE_MS = 25_000;
+/** A call may wait for its tenant's slot and then for its model's, before its deadline begins. */
+const MAX_WAITS_MS = 2 * DEFAULT_PATIENCE_MS;
 const KEPT_HEADERS = ["content-type", "x-audit", "x-max-output-tokens"];
 
 /**
@@ -27,7 +30,7 @@ export const idempotent: MiddlewareHandler<AppEnv> = async (c, next) => {
   }
   const { services, tenant, requestId } = c.var;
   const digests = { key: keyDigest(c, key), body: await bodyDigest(c) };
-  const times = { patienceMs: PATIENCE_MS, holdMs: services.pipeline.requestDeadlineMs };
+  const times = { patienceMs: PATIENCE_MS, holdMs: services.pipeline.requestDeadlineMs + MAX_WAITS_MS };
   const claim = await claimKey(services.idempotency, tenant, { ...digests, requestId, ...times });
   if ("state" in claim) {
     if ("content" in claim && claim.content !== null && claim.content !== (await formDigest(c.req.raw))) throw reused();

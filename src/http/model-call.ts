@@ -9,7 +9,7 @@ import { readJson } from "./json-body";
 import type { Route } from "./route";
 
 /** How long a caller waits for a slot unless its own deadline is sooner. */
-const DEFAULT_PATIENCE_MS = 30_000;
+export const DEFAULT_PATIENCE_MS = 30_000;
 
 /**
  * A body is read before the gate has said who calls only where it is announced and no larger than this: what a revoked

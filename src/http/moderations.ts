@@ -22,7 +22,11 @@ const Body = z.strictObject({
   input: z.union([z.string(), list(z.string(), { min: 1, max: MAX_JUDGED }), list(Part, { min: 1, max: MAX_JUDGED })]),
 });
 
-export const moderations: ModelEndpoint<ParsedCall> = { parse: parseModeration, reply };
+export const moderations: ModelEndpoint<ParsedCall> = {
+  parse: parseModeration,
+  paramNames: { messages: "input" },
+  reply,
+};
 
 export function parseModeration(body: unknown): ParsedCall {
   const { model, input } = parse(Body, body);

@@ -75,7 +75,7 @@ function ended(call: ModelCall, output: ResponseOutput): ResponseState {
   return {
     status: cut ? "incomplete" : "completed",
     output: output.items,
-    usage: call.billed,
+    usage: call.told,
     completedAt: cut ? null : Math.floor(Date.now() / 1000),
     error: null,
     incompleteReason: cut ? (output.finish === "length" ? "max_output_tokens" : "content_filter") : null,

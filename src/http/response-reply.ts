@@ -1,4 +1,4 @@
-import type { CallUsage } from "../pipeline/model-call";
+import type { ToldUsage } from "../pipeline/model-call";
 import type { OutputItem } from "./response-output";
 import type { ParsedResponse } from "./response-request";
 
@@ -8,7 +8,7 @@ export type ResponseStatus = "completed" | "failed" | "in_progress" | "cancelled
 export interface ResponseState {
   readonly status: ResponseStatus;
   readonly output: readonly OutputItem[];
-  readonly usage: CallUsage | null;
+  readonly usage: ToldUsage | null;
   readonly completedAt: number | null;
   readonly error: { readonly code: string; readonly message: string } | null;
   readonly incompleteReason: "max_output_tokens" | "content_filter" | null;
@@ -75,10 +75,11 @@ const toolToWire = ({
   ...{ parameters: parameters ?? null, strict: strict ?? null },
 });
 
-const usageToWire = ({ promptTokens, cachedTokens, completionTokens, reasoningTokens }: CallUsage) => ({
+const usageToWire = ({ promptTokens, cachedTokens, completionTokens, reasoningTokens, billed }: ToldUsage) => ({
   input_tokens: promptTokens,
   input_tokens_details: { cached_tokens: cachedTokens, cache_write_tokens: 0 },
   output_tokens: completionTokens,
   output_tokens_details: { reasoning_tokens: reasoningTokens ?? 0 },
   total_tokens: promptTokens + completionTokens,
+  ...(billed ? { billed: { input_tokens: billed.promptTokens, output_tokens: billed.completionTokens } } : {}),
 });

@@ -7,7 +7,7 @@ import type { Model, ModelCatalogue } from "../inference/catalogue";
 import type { ChatDelta, Provider } from "../inference/provider";
 import type { Authenticated, Opened } from "../tenancy/authenticate";
 import type { Region, TenantContext } from "../tenancy/context";
-import type { ModelRequest } from "./model-request";
+import { choicesOf, type ModelRequest } from "./model-request";
 
 /** What the pipeline needs of the platform; every tenant-bound part asks for a context. */
 export interface PipelinePorts {
@@ -55,6 +55,12 @@ export interface CallUsage {
   readonly reasoningTokens?: number;
   /** True where the provider did not say and the tap's count stands in. */
   readonly estimated: boolean;
+}
+
+/** A usage as it is told. */
+export interface ToldUsage extends CallUsage {
+  /** Where a provider counts more than was reserved: nobody pays for more than that. */
+  readonly billed?: Pick<CallUsage, "promptTokens" | "completionTokens">;
 }
 
 /** What was reserved for a call; `leaseId` where its isolate admitted it by itself. */
@@ -159,21 +165,16 @@ export class ModelCall {
   set usage(usage: CallUsage | (() => CallUsage)) {
     this.#usage = usage;
   }
-  /** What is billed, and what the caller is told: never more than was reserved, whatever the provider counts. */
-  get billed(): CallUsage {
+  /** What the caller is told: what is booked, and what of it is billed where that is less. */
+  get told(): ToldUsage {
     const { usage } = this;
     const { promptTokens, outputTokens } = this.reservation;
-    const choices = this.request.kind === "completions" ? this.request.choices : 1;
-    const prompt = Math.min(usage.promptTokens, promptTokens);
-    const completion = Math.min(usage.completionTokens, outputTokens * choices);
-    const { reasoningTokens } = usage;
-    return {
-      ...usage,
-      promptTokens: prompt,
-      cachedTokens: Math.min(usage.cachedTokens, prompt),
-      completionTokens: completion,
-      ...(reasoningTokens === undefined ? {} : { reasoningTokens: Math.min(reasoningTokens, completion) }),
+    const billed = {
+      promptTokens: Math.min(usage.promptTokens, promptTokens),
+      completionTokens: Math.min(usage.completionTokens, outputTokens * choicesOf(this.request)),
     };
+    const isAll = billed.promptTokens === usage.promptTokens && billed.completionTokens === usage.completionTokens;
+    return isAll ? usage : { ...usage, billed };
   }
   /** Whether the gate holds something for it. */
   get isReserved(): boolean {

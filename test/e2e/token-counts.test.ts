@@ -108,7 +108,16 @@ describe("what is told is what is booked", () => {
     });
     expect(usage.prompt_tokens).toBeGreaterThan(0);
     expect(usage.completion_tokens).toBeGreaterThan(0);
-    expect(usage.completion_tokens).toBeLessThanOrEqual(20);
+    if (prompt > 0) expect(usage).toMatchObject({ prompt_tokens: prompt, completion_tokens: completion });
+    const isOver = prompt > 1_000 || completion > 20;
+    expect("billed" in usage).toBe(isOver);
+    if (isOver) {
+      const { billed } = usage as unknown as { billed: { prompt_tokens: number; completion_tokens: number } };
+      expect(billed.prompt_tokens).toBeLessThan(100);
+      expect(billed.completion_tokens).toBeLessThanOrEqual(20);
+    }
+    const spent = (await tenant.client.get("/tenantry/limits")) as { limits: { unit: string; settled: number }[] };
+    for (const { unit, settled } of spent.limits) if (unit === "tokens") expect(settled).toBeLessThan(150);
     const stream = await tenant.client.chat.completions.create({
       ...{ model: "mock", messages: [{ role: "user", content: "hi" }], max_tokens: 20, stream: true },
       stream_options: { include_usage: true },
@@ -186,5 +195,38 @@ describe("a stream that is cut into single characters", () => {
     const booked = (await lastBooked(tenant)) as { completion_tokens: number };
     expect(booked.completion_tokens).toBeGreaterThanOrEqual(10);
     expect(booked.completion_tokens).toBeLessThan(100);
+  });
+});
+
+describe("embeddings of token ids", () => {
+  it("are those of the text that they stand for; what is no text is refused with advice", async () => {
+    const local = await startPlatform();
+    try {
+      const { client, key } = await new Operator(local.url, local.adminKey).createTenant();
+      const vectors = async (input: string | string[] | number[] | number[][]) =>
+        (await client.embeddings.create({ model: "text-embedding-3-small", input })).data.map(
+          ({ embedding }) => embedding,
+        );
+      expect(await vectors([15_339, 1_917])).toEqual(await vectors("hello world"));
+      expect(await vectors([[15_339, 1_917], [15_339]])).toEqual(await vectors(["hello world", "hello"]));
+      const refused = async (input: unknown) => {
+        const reply = await fetch(`${local.url}/v1/embeddings`, {
+          method: "POST",
+          headers: { authorization: `Bearer ${key}` },
+          body: JSON.stringify({ model: "tiny-support-embed", input }),
+        });
+        return {
+          status: reply.status,
+          ...((await reply.json()) as { error: { param: string; message: string } }).error,
+        };
+      };
+      expect(await refused([100_300])).toMatchObject({ status: 400, param: "input" });
+      expect(await refused([[15_339], [100_300]])).toMatchObject({ status: 400, param: "input[1]" });
+      expect((await refused([[15_339], [100_300]])).message).toContain("Send the text itself");
+      expect(await refused([15_339, "a"])).toMatchObject({ status: 400 });
+      expect(await refused("word ".repeat(5_000))).toMatchObject({ status: 400, param: "input" });
+    } finally {
+      await local.stop();
+    }
   });
 });

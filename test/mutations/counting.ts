@@ -68,8 +68,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "no more is billed of a prompt than was reserved",
     file: "src/pipeline/model-call.ts",
-    find: "const prompt = Math.min(usage.promptTokens, promptTokens);",
-    replace: "const prompt = usage.promptTokens;",
+    find: "promptTokens: Math.min(usage.promptTokens, promptTokens),",
+    replace: "promptTokens: usage.promptTokens,",
     tests: METER,
   },
   {
@@ -251,5 +251,33 @@ export const mutations: readonly Mutation[] = [
     find: "const range = isHead ? null : rangeOf(",
     replace: "const range = rangeOf(",
     tests: ["test/e2e/files.test.ts"],
+  },
+  {
+    promise: "nobody pays for more than was reserved",
+    file: "src/core/records.ts",
+    find: "completionTokens: Math.min(end.completionTokens, facts.reservedOutputTokens),",
+    replace: "completionTokens: end.completionTokens,",
+    tests: AMOUNTS,
+  },
+  {
+    promise: "what a provider counts is booked",
+    file: "src/core/records.ts",
+    find: "const { promptTokens, completionTokens } = end;",
+    replace: "const { promptTokens, completionTokens } = paid;",
+    tests: AMOUNTS,
+  },
+  {
+    promise: "headers of a stream do not wait for its first output",
+    file: "src/http/event-stream.ts",
+    find: "const opening = isFirst ? setTimeout(ping, 0) : undefined;",
+    replace: "const opening = undefined;",
+    tests: ["test/unit/http/event-stream.test.ts"],
+  },
+  {
+    promise: "token ids are the text that they were made of",
+    file: "src/core/tokens/vocabulary.ts",
+    find: "this.#offsets[rank + 1])));",
+    replace: "this.#offsets[rank + 1]))).slice(1);",
+    tests: PROMPTS,
   },
 ];

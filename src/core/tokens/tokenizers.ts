@@ -51,6 +51,19 @@ export class Tokenizers {
     return Math.min(this.#encoding("cl100k").bound(text), this.#encoding("o200k").bound(text));
   }
 
+  /**
+   * The text that token ids stand for, as clients write them that count for OpenAI's embedding models (cl100k).
+   * @returns undefined where one of them is no token, or together they are no text
+   */
+  textOf(ids: readonly number[]): string | undefined {
+    const bytes = this.#encoding("cl100k").vocabulary.bytesOf(ids);
+    try {
+      return bytes && new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    } catch {
+      return undefined;
+    }
+  }
+
   #encoding(name: Exclude<TokenizerName, "bytes">): Encoding {
     const known = this.#encodings.get(name);
     if (known) return known;

@@ -28,6 +28,12 @@ export class Vocabulary {
     return this.#offsets.length - 1;
   }
 
+  /** The bytes of tokens, one after the other; undefined where one of them is no rank. */
+  bytesOf(ranks: readonly number[]): Uint8Array | undefined {
+    if (!ranks.every((rank) => Number.isInteger(rank) && rank >= 0 && rank < this.size)) return undefined;
+    return joined(ranks.map((rank) => this.#bytes.subarray(this.#offsets[rank], this.#offsets[rank + 1])));
+  }
+
   /** The rank of the token that `text` holds from `start` to `end`; -1 where that is no token. Lower merges first. */
   rankOf(text: Uint8Array, start: number, end: number): number {
     const mask = this.#slots.length - 1;

@@ -16,6 +16,9 @@ export const vocabularyFile = (name: string): ArrayBuffer => {
 const [openai, newer] = [new Tiktoken(cl100k), new Tiktoken(o200k)];
 const ofGpt4 = vocabularyFile("cl100k");
 
+/** Token ids as OpenAI's clients send them. */
+export const idsOf = (text: string): number[] => openai.encode(text, [], []);
+
 /** Each encoding of ours beside the field's own implementation of it. */
 export const ENCODINGS = [
   {

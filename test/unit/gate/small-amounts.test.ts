@@ -59,3 +59,15 @@ describe("amounts below a micro-dollar", () => {
     );
   });
 });
+
+describe("a provider that counts more than was reserved", () => {
+  it("is believed in tokens, while the tenant pays for what was reserved and the platform for the rest", async () => {
+    const gate = new SimulatedGate({ tokensPerMinute: 1_000 });
+    await gate.admit("r"); // 10 tokens of the prompt and 20 of output, a micro-dollar each
+    await gate.finish("r", 500);
+    expect(gate.events()).toMatchObject([
+      { promptTokens: 0, completionTokens: 500, overrunTokens: 480, priceMicrodollars: 20, costMicrodollars: 500 },
+    ]);
+    expect(gate.spend()).toEqual({ settled: 20, held: 0 });
+  });
+});

@@ -88,14 +88,14 @@ describe("a stream on which nothing moves", () => {
   it("says a comment as often as proxies need it, before the first frame and between two, and no oftener", async () => {
     const { heard, listen, give } = controlled();
     await vi.advanceTimersByTimeAsync(PING_MS - 1);
-    expect(heard).toEqual([]);
+    expect(heard).toEqual([": ping\n\n"]); // with which the headers go out
     await vi.advanceTimersByTimeAsync(1 + PING_MS);
-    expect(heard).toEqual([": ping\n\n", ": ping\n\n"]);
+    expect(heard).toEqual([": ping\n\n", ": ping\n\n", ": ping\n\n"]);
     await give("data: 1\n\n");
     await vi.advanceTimersByTimeAsync(PING_MS - 1);
     await give("data: 2\n\n");
     await vi.advanceTimersByTimeAsync(PING_MS - 1);
-    expect(heard.slice(2)).toEqual(["data: 1\n\n", "data: 2\n\n"]);
+    expect(heard.slice(3)).toEqual(["data: 1\n\n", "data: 2\n\n"]);
     await vi.advanceTimersByTimeAsync(1);
     expect(heard.at(-1)).toBe(": ping\n\n");
     await give();

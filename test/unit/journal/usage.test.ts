@@ -251,7 +251,7 @@ describe("hours in the gate", () => {
         costMicrodollars: 3,
         unseenTokens: 9,
         unseenCostMicrodollars: 4,
-        overrunTokens: 2,
+        overrunTokens: 0, // what exceeds a reservation is counted like all else
       },
       lastEventMs: START_MS + 59 * 60_000,
       remainder: { price: 0, cost: 0, seq: 3 },

@@ -75,12 +75,15 @@ describe("the meter", () => {
     expect(long.call.usage).toMatchObject({ completionTokens: 200, estimated: true });
   });
 
-  it("bills no more than was reserved, of the prompt, of each choice, and of what was cached", async () => {
+  it("tells what is counted, and that no more than was reserved is billed of it", async () => {
     const { call } = await metered([text("a"), finish(), { ...usage(50, 99), cachedTokens: 40 } as Output], {
       ...{ cap: 10, promptTokens: 20 },
     });
     expect(call.usage).toMatchObject({ promptTokens: 50, completionTokens: 99 });
-    expect(call.billed).toMatchObject({ promptTokens: 20, cachedTokens: 20, completionTokens: 10 });
+    expect(call.told).toEqual({ ...call.usage, billed: { promptTokens: 20, completionTokens: 10 } });
+    expect((await metered([text("a"), finish(), usage(20, 10)], { cap: 10, promptTokens: 20 })).call.told).toEqual({
+      ...{ promptTokens: 20, cachedTokens: 0, completionTokens: 10, estimated: false },
+    });
     const whole = await metered([text(" word".repeat(30)), text(" word".repeat(3), 1)], { choices: 2, stream: false });
     expect(whole.call.usage.completionTokens).toBe(10 + 3);
   });

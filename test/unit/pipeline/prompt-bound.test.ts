@@ -5,7 +5,7 @@ import { type TokenizerName, Tokenizers } from "../../../src/core/tokens/tokeniz
 import type { ChatModel } from "../../../src/inference/catalogue";
 import type { ChatRequest, EmbeddingRequest } from "../../../src/pipeline/model-request";
 import { byteBound, promptGuess, tokenBound } from "../../../src/pipeline/prompt-bound";
-import { ENCODINGS, vocabularyFile } from "../core/tokens";
+import { ENCODINGS, idsOf, vocabularyFile } from "../core/tokens";
 import { chatModel } from "../providers/calls";
 
 const tokenizers = new Tokenizers({
@@ -30,6 +30,21 @@ const NATURAL = [
   "سأل العميل عما إذا كان من الممكن إعادة المبلغ إلى طريقة الدفع الأصلية، وشرح الموظف الإجراء. ",
   "😀😂👍🏽🎉👨‍👩‍👧‍👦🇩🇪❤️🔥✨🙏🏻 ",
 ].map((text) => text.repeat(50));
+
+describe("the text of token ids", () => {
+  it("is what OpenAI's tokenizer made them of, and nothing where they are no tokens or no text", () => {
+    expect(tokenizers.textOf([15_339, 1_917])).toBe("hello world");
+    fc.assert(
+      fc.property(fc.string({ unit: "grapheme", maxLength: 100 }), (text) => {
+        expect(tokenizers.textOf(idsOf(text))).toBe(text);
+      }),
+      { numRuns: 200 },
+    );
+    for (const ids of [[-1], [1.5], [100_256], [Number.NaN], [15_339, 1e9]])
+      expect(tokenizers.textOf(ids)).toBe(undefined);
+    expect(tokenizers.textOf([idsOf("🏽")[0] ?? 0])).toBe(undefined); // a part of a character
+  });
+});
 
 describe("the bound of a prompt", () => {
   it.each([
