@@ -71,8 +71,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a lost lease is booked at its worst case",
     file: CALLS_FILE,
-    find: "for (const lease of book.expireLeases(nowMs)) this.#record(unreconciledLease(lease, nowMs), nowMs);",
-    replace: "book.expireLeases(nowMs);",
+    find: "      this.#record(unreconciledLease(lease, nowMs, before), nowMs);\n",
+    replace: "",
     tests: GATE,
   },
   {
@@ -443,7 +443,7 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a client that left while its admission waited is not run",
     file: "src/pipeline/reserve.ts",
-    find: "  if (hasLeft()) throw leftWhileWaiting(call, admission);\n",
+    find: "  if (hasLeft()) throw leftWhileWaiting(call, answer.admission);\n",
     replace: "",
     tests: ["test/worker/cancellation.test.ts"],
   },

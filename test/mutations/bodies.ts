@@ -217,7 +217,7 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "calls that follow each other are added to their message, not copied with it",
     file: "src/http/response-items.ts",
-    find: "else if (last.tool_calls) last.tool_calls.push(call);",
+    find: "if (last.tool_calls) last.tool_calls.push(call);",
     replace: "else if (last.tool_calls) last.tool_calls.unshift(call);",
     tests: [BOUNDS],
   },
@@ -338,15 +338,15 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a line of a provider's stream that does not end is given up at its bound",
     file: "src/inference/providers/sse.ts",
-    find: "this.#restCharacters += chunk.length - start;",
-    replace: "this.#restCharacters = chunk.length - start;",
+    find: "this.#pending += text.length - start;",
+    replace: "this.#pending = text.length - start;",
     tests: [SSE],
   },
   {
     promise: "a line feed behind a carriage return of another chunk is no line",
     file: "src/inference/providers/sse.ts",
-    find: 'this.#endedInCr && text.startsWith("\\n") ? text.slice(1) : text',
-    replace: "text",
+    find: 'this.#endedInCr && text.startsWith("\\n") ? 1 : 0',
+    replace: "0",
     tests: [SSE],
   },
   {

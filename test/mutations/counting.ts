@@ -44,8 +44,8 @@ export const mutations: readonly Mutation[] = [
   ),
   meter(
     "a provider's count of what was cached is billed",
-    "return { promptTokens, cachedTokens, completionTokens, estimated: false };",
-    "return { promptTokens, cachedTokens: 0, completionTokens, estimated: false };",
+    "const counted = { promptTokens, cachedTokens, completionTokens, estimated: false };",
+    "const counted = { promptTokens, cachedTokens: 0, completionTokens, estimated: false };",
   ),
   meter(
     "a provider's count is no estimate",
@@ -75,7 +75,7 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "no more is billed of an output than was reserved",
     file: "src/pipeline/model-call.ts",
-    find: "completionTokens: Math.min(usage.completionTokens, outputTokens * choices),",
+    find: "completionTokens: Math.min(usage.completionTokens, outputTokens * choicesOf(this.request)),",
     replace: "completionTokens: usage.completionTokens,",
     tests: METER,
   },

@@ -117,7 +117,7 @@ export const mutations: readonly Mutation[] = [
     ["a decision says the time of its record", "const decision = { ...happened, atMs };", "const decision = happened;"],
   ]),
   ...of("durable-objects/journal.ts", USAGE, [
-    ["each event is counted in its hour", "    if (event) this.usage.count(event);\n", ""],
+    ["each event is counted in its hour", "    if (event) this.usage.count(event, seq, remainder);\n", ""],
     ["hours are saved with the records", "    this.usage.save();\n", ""],
   ]),
   ...of("durable-objects/journal-tail.ts", SEALING, [
@@ -296,8 +296,7 @@ export const mutations: readonly Mutation[] = [
       "hourMs",
     ],
     ["minutes are told apart", "Math.floor((event.atMs - usage.hourMs) / MINUTE_MS)", "0"],
-    ["tokens beyond the reservation are counted", "before.overrunTokens + event.overrunTokens", "before.overrunTokens"],
-    ["estimates are told apart", "if (!event.estimated) return { ...before, overrunTokens };", ""],
+    ["estimates are told apart", "if (!event.estimated) return before;", ""],
   ]),
   ...of("durable-objects/usage-flush.ts", USAGE, [
     ["what the ledger has is marked", "      for (const hour of hours) hour.markSynced();\n", ""],
@@ -367,8 +366,8 @@ export const mutations: readonly Mutation[] = [
     ["work that does not end is done again", "within(this.#deps.work[kind](), WORK_MS)", "this.#deps.work[kind]()"],
     [
       "work of one kind does not wait for another's",
-      "const runs = this.#due.takeDue(nowMs).map((row) => this.#run(kindOf(row), row.attempt, nowMs));",
-      "const runs: Promise<boolean>[] = [];\n    for (const row of this.#due.takeDue(nowMs)) {\n      const run = this.#run(kindOf(row), row.attempt, nowMs);\n      runs.push(run);\n      await run;\n    }",
+      "const runs = now.map((row) => this.#run(kindOf(row), row.attempt, nowMs));",
+      "const runs: Promise<boolean>[] = [];\n    for (const row of now) {\n      const run = this.#run(kindOf(row), row.attempt, nowMs);\n      runs.push(run);\n      await run;\n    }",
     ],
     ["the earlier of two promises stands", "if (known && known.dueAtMs <= dueAtMs) return;", ""],
     [
@@ -381,11 +380,11 @@ export const mutations: readonly Mutation[] = [
       "(this.#alarmAtMs !== undefined && this.#alarmAtMs <= nextMs)",
       "this.#alarmAtMs !== undefined",
     ],
-    ["the alarm is set again after it rang", "    this.#alarmAtMs = undefined;\n    const runs", "    const runs"],
+    ["the alarm is set again after it rang", "    this.#alarmAtMs = undefined;\n    const due", "    const due"],
     [
       "the calendar is there again after a restart",
-      "this.#due = DueTable.restore(\n      rows.map",
-      "this.#due = DueTable.restore(\n      rows.slice(0, 0).map",
+      "this.#due = DueTable.restore(rows.map",
+      "this.#due = DueTable.restore(rows.slice(0, 0).map",
     ],
     [
       "rows that an earlier version left are sealed",

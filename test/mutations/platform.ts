@@ -61,15 +61,15 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "after a gate is erased by its alarm, nothing else of it runs",
     file: "durable-objects/gate-upkeep.ts",
-    find: "if (this.#isStopped) return;\n      await this.#run",
-    replace: "await this.#run",
+    find: "const now = purge ? [purge] : due;",
+    replace: "const now = due;",
     tests: ["test/unit/objects/gate-upkeep.test.ts"],
   },
   {
     promise: "after a gate is erased by its alarm, nothing else of it runs",
     file: "durable-objects/gate-upkeep.ts",
-    find: "if (this.#isStopped) return; // there are no tables any more\n",
-    replace: "",
+    find: "if (!this.#isStopped) this.#deps.storage.transactionSync(() => this.save());",
+    replace: "this.#deps.storage.transactionSync(() => this.save());",
     tests: ["test/unit/objects/gate-upkeep.test.ts"],
   },
   {
@@ -257,8 +257,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a tenant's view reaches its own rows alone, and no deleted ones",
     file: "src/data/tenant-data.ts",
-    find: "target: [table.tenantId, ...key]",
-    replace: "target: [...key]",
+    find: "target: [table.tenantId, ...key], set",
+    replace: "target: [...key], set",
     tests: ["test/worker/isolation-matrix.test.ts"],
   },
   {
@@ -667,8 +667,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a model is asked for nothing that it cannot do",
     file: "src/pipeline/resolve-model.ts",
-    find: "request.dimensions !== undefined && request.dimensions !== model.dimensions",
-    replace: "request.dimensions !== undefined && request.dimensions > model.dimensions",
+    find: "model.dimensions !== null && request.dimensions !== model.dimensions",
+    replace: "model.dimensions !== null && request.dimensions > model.dimensions",
     tests: ["test/unit/pipeline/resolve-model.test.ts"],
   },
   {
@@ -751,8 +751,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a call costs what its prices say",
     file: "src/core/prices.ts",
-    find: "Math.round(total / PER_MILLION)",
-    replace: "Math.ceil(total / PER_MILLION)",
+    find: "Math.round(picodollarsOf(price, tokens) / PER_MILLION)",
+    replace: "Math.ceil(picodollarsOf(price, tokens) / PER_MILLION)",
     tests: ["test/unit/core/prices.test.ts"],
   },
   {
@@ -1213,8 +1213,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a credential is asked for the scope of its route",
     file: "src/app.ts",
-    find: "authenticator.authenticate(c.req.raw, scope, call)",
-    replace: 'authenticator.authenticate(c.req.raw, "data", call)',
+    find: "authenticator.authenticate(c.req.raw, [scope, ...alsoScopes], call)",
+    replace: 'authenticator.authenticate(c.req.raw, ["data"], call)',
     tests: ["test/unit/http/app.test.ts"],
   },
   {
@@ -1325,8 +1325,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "what is settled of a call is what was recorded of it",
     file: "src/core/records.ts",
-    find: "const completionTokens = Math.min(end.completionTokens, facts.reservedOutputTokens);",
-    replace: "const completionTokens = Math.min(2 * end.completionTokens, facts.reservedOutputTokens);",
+    find: "const { promptTokens, completionTokens } = end;",
+    replace: "const { promptTokens } = end;\n  const completionTokens = 2 * end.completionTokens;",
     tests: ["test/e2e/storm.test.ts"],
   },
   {

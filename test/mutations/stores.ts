@@ -66,8 +66,8 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "another end user's files do not exist",
     file: "src/data/files.ts",
-    find: "  const own = endUser === null ? undefined : eq(file.endUser, endUser);",
-    replace: "  const own = undefined;",
+    find: "  endUser === null ? undefined : eq(file.endUser, endUser);",
+    replace: "  endUser === null ? undefined : undefined;",
     tests: API,
   },
   {
