@@ -1,9 +1,12 @@
+import { availableParallelism } from "node:os";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
 import { defineConfig } from "vitest/config";
 
 /** The layers: pure code in Node, objects inside workerd, a real Postgres, real clients on the running platform. */
 export default defineConfig({
   test: {
+    // On two cores the default is one: half of the machine would wait for the other.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     // The Postgres driver goes on reading a socket that it has closed itself; nobody waits for that.
     onUnhandledError: (error) =>
       !(/This socket has been closed/.test(error.message) && /postgres/.test(error.stack ?? "")),
@@ -45,7 +48,6 @@ export default defineConfig({
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
           globalSetup: ["test/e2e/build.ts", "test/postgres.ts"],
-          fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 60_000,
           expect: { poll: { timeout: 10_000 } }, // on a busy machine everything takes its time
