@@ -39,7 +39,6 @@ const ODD_IDS = [
 describe.each([
   { kind: "d1", isolation: "pool" },
   { kind: "d1", isolation: "silo" },
-  { kind: "postgres", isolation: "pool" },
   { kind: "postgres", isolation: "bridge" },
 ] as const)("odd texts on $kind, in its $isolation", ({ kind, isolation }) => {
   let platform: Platform;

@@ -94,7 +94,7 @@ const BODIES: Readonly<Record<string, object>> = {
   "/v1/chat/completions": { model: "mock-chat", messages: [{ role: "user", content: "hello" }] },
 };
 /** Tenants that are purged at once; each is one race. */
-const TENANTS = Number(process.env.PURGE_RACES ?? 6);
+const TENANTS = Number(process.env.PURGE_RACES ?? (process.env.PROVE ? 12 : 3));
 
 describe.each([
   { kind: "d1", isolation: "silo" },

@@ -6,7 +6,7 @@ import { bytesOf, MAX_MERGED_BYTES } from "../../../src/core/tokens/encoding";
 import { packVocabulary, Vocabulary } from "../../../src/core/tokens/vocabulary";
 import { ENCODINGS, vocabularyFile } from "./tokens";
 
-const RUNS = process.env.PROVE ? 10_000 : 1_000;
+const RUNS = process.env.PROVE ? 10_000 : 500;
 
 const NATURAL: Readonly<Record<string, string>> = {
   English:
