@@ -2,6 +2,9 @@ import { availableParallelism } from "node:os";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
 import { defineConfig } from "vitest/config";
 
+/** On a busy machine everything takes its time; only what hangs takes longer than this. */
+const PATIENCE_MS = 30_000;
+
 /** The layers: pure code in Node, objects inside workerd, a real Postgres, real clients on the running platform. */
 export default defineConfig({
   test: {
@@ -11,7 +14,13 @@ export default defineConfig({
     onUnhandledError: (error) =>
       !(/This socket has been closed/.test(error.message) && /postgres/.test(error.stack ?? "")),
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts", "test/local-ai/**/*.test.ts"] } },
+      {
+        test: {
+          name: "unit",
+          include: ["test/unit/**/*.test.ts", "test/local-ai/**/*.test.ts"],
+          testTimeout: PATIENCE_MS,
+        },
+      },
       {
         plugins: [
           cloudflareTest(async ({ inject }) => ({
@@ -32,6 +41,7 @@ export default defineConfig({
           include: ["test/worker/**/*.test.ts"],
           globalSetup: ["test/postgres.ts"],
           setupFiles: ["test/worker/setup.ts"],
+          testTimeout: PATIENCE_MS,
         },
       },
       {
@@ -40,7 +50,7 @@ export default defineConfig({
           include: ["test/postgres/**/*.test.ts"],
           globalSetup: ["test/postgres.ts"],
           fileParallelism: false, // they change one database's schemas
-          testTimeout: 30_000,
+          testTimeout: PATIENCE_MS,
         },
       },
       {
@@ -50,7 +60,7 @@ export default defineConfig({
           globalSetup: ["test/e2e/build.ts", "test/postgres.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          expect: { poll: { timeout: 10_000 } }, // on a busy machine everything takes its time
+          expect: { poll: { timeout: 10_000 } },
         },
       },
     ],

@@ -5,7 +5,7 @@ const Milliseconds = z.int().min(0);
 const Count = z.int().min(0).max(1_000_000_000);
 
 /** What goes between the Worker and BackgroundRuns. Version 1: work that begins at once, with no limit of its own. */
-export const StartRequest = z.strictObject({
+export const StartRequest = z.object({
   id: Id,
   createdAtMs: Milliseconds,
   /** Who asked, and what: as the Worker wrote it, for the Worker to read again. */

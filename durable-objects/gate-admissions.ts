@@ -1,5 +1,4 @@
 import type { AdmissionBook, AdmissionRequest, Hold, Refusal } from "../src/core/admission-book";
-import { LATE_MS } from "../src/core/gate-leases";
 import type { PolicySnapshot } from "../src/core/policy";
 import type { CallFacts } from "../src/core/records";
 import { relimited } from "./admission";
@@ -18,6 +17,8 @@ export interface AdmissionHooks {
 
 /** Callers that wait for a lease to come back; whoever comes on top is refused at once. */
 const MAX_ROOM_WAITERS = 5_000;
+/** While leases are out, those who wait look this often whether one of them is given up. */
+const LOOK_MS = 100;
 
 /**
  * The admission book with callers behind it: those who wait for a slot, and those who wait for what lies unused in a
@@ -112,7 +113,7 @@ export class GateAdmissions {
     setTimeout(() => {
       this.#isLookingAgain = false;
       this.#room.wakeAll();
-    }, LATE_MS / 4);
+    }, LOOK_MS);
   }
 
   /** Callers that wait hold the object awake, so their patience needs a timer, not an alarm. */

@@ -7,7 +7,7 @@ const RequestId = z.string().min(1).max(200);
 /** Larger replies are remembered as given, and cannot be given again. */
 export const MAX_REPLY_BYTES = 1024 * 1024;
 
-export const ClaimRequest = z.strictObject({
+export const ClaimRequest = z.object({
   /** SHA-256 of who calls and of its key. */
   key: Digest,
   /** SHA-256 of what is asked. */
@@ -20,14 +20,14 @@ export const ClaimRequest = z.strictObject({
 });
 export type ClaimRequest = z.input<typeof ClaimRequest>;
 
-export const KeepRequest = z.strictObject({
+export const KeepRequest = z.object({
   key: Digest,
   requestId: RequestId,
   /** SHA-256 of what could not be known before it was read: a form. Null where the body said all. */
   content: Digest.nullable(),
   /** Null where it may not be kept, or is too large. */
   reply: z
-    .strictObject({
+    .object({
       status: z.int().min(200).max(599),
       headers: z.array(z.tuple([z.string().max(100), z.string().max(4_096)])).max(20),
       body: z.instanceof(Uint8Array).refine(({ byteLength }) => byteLength <= MAX_REPLY_BYTES),

@@ -43,7 +43,7 @@ export type AcquireReply =
     };
 
 /** `outcome` is what the call says of its endpoint, see `src/core/endpoint-pool.ts`. */
-export const ReleaseRequest = z.strictObject({
+export const ReleaseRequest = z.object({
   requestId: Id,
   inputTokens: Tokens,
   outputTokens: Tokens,
@@ -60,7 +60,7 @@ export const FailoverRequest = z.object({
 });
 export type FailoverRequest = z.infer<typeof FailoverRequest>;
 
-export const EndpointSpec = z.strictObject({
+export const EndpointSpec = z.object({
   id: Id,
   url: z.url().max(2_000),
   maxInFlight: z.int().min(1).max(100_000),

@@ -1,7 +1,7 @@
 import { z } from "zod";
 
 /** What goes between the Worker and a TenantDatabase. Version 1. */
-export const SqlStatement = z.strictObject({
+export const SqlStatement = z.object({
   sql: z.string().max(100_000),
   params: z.array(z.union([z.string(), z.number(), z.boolean(), z.null(), z.instanceof(Uint8Array)])).max(100),
 });

@@ -21,7 +21,7 @@ const Milliseconds = z.int().min(0);
 /** The longest deadline of a request, and the longest wait before it. */
 const MAX_HOLD_MS = 3_600_000 + 700_000;
 
-export const AdmitRequest = z.strictObject({
+export const AdmitRequest = z.object({
   requestId: Id,
   kind: Kind,
   route: z.string().max(200),
@@ -29,7 +29,7 @@ export const AdmitRequest = z.strictObject({
   provider: z.string().max(100),
   providerModel: z.string().max(200),
   keyId: Id,
-  endUser: z.strictObject({ subject: Id, requestsPerMinute: z.int().min(0).nullable() }).nullable(),
+  endUser: z.object({ subject: Id, requestsPerMinute: z.int().min(0).nullable() }).nullable(),
   serviceTier: ServiceTier,
   stream: z.boolean(),
   /** Upper bound of the prompt. */
@@ -57,8 +57,8 @@ export type OpeningCall = z.input<typeof OpeningCall>;
  * Who knocks: a key by its hash, or the key that minted an end user's token. With the call that it wants to make, so
  * that a caller the isolate does not know is bound and admitted in one round trip.
  */
-export const BindRequest = z.strictObject({
-  credential: z.union([z.strictObject({ keyHash: z.string().length(64) }), z.strictObject({ keyId: Id })]),
+export const BindRequest = z.object({
+  credential: z.union([z.object({ keyHash: z.string().length(64) }), z.object({ keyId: Id })]),
   knownPolicyVersion: z.int().nullable(),
   call: OpeningCall.nullable().default(null),
 });
@@ -135,11 +135,11 @@ export type AdmitReply =
     };
 
 /** How a call ended; `release` is a call that never reached the model: nothing is recorded, its tokens go back. */
-export const FinishRequest = z.strictObject({
+export const FinishRequest = z.object({
   requestId: Id,
   /** Of a call that drew on a lease: what the gate does not know of it yet. */
   draw: z
-    .strictObject({
+    .object({
       leaseId: Id,
       kind: Kind,
       route: z.string().max(200),
@@ -151,7 +151,7 @@ export const FinishRequest = z.strictObject({
     .nullable()
     .default(null),
   end: z
-    .strictObject({
+    .object({
       outcome: z.enum(["completed", "cancelled", "provider_error", "deadline"]),
       promptTokens: Tokens,
       cachedTokens: Tokens,
@@ -169,9 +169,9 @@ export const FinishRequest = z.strictObject({
 export type FinishRequest = z.input<typeof FinishRequest>;
 
 /** An isolate draws no more on a lease; these of its calls it has not heard the end of. */
-export const ReturnRequest = z.strictObject({
+export const ReturnRequest = z.object({
   leaseId: Id,
-  running: z.array(z.strictObject({ requestId: Id, tokens: Tokens, microdollars: z.int().min(0) })).max(1_000),
+  running: z.array(z.object({ requestId: Id, tokens: Tokens, microdollars: z.int().min(0) })).max(1_000),
 });
 export type ReturnRequest = z.infer<typeof ReturnRequest>;
 
@@ -181,7 +181,7 @@ export type FinishReply =
   /** Nobody holds this id: it expired and is already booked as unreconciled, or it never was. */
   | { readonly settled: false };
 
-export const JournalQuery = z.strictObject({
+export const JournalQuery = z.object({
   limit: z.int().min(1).max(100),
   order: z.enum(["asc", "desc"]),
   /** Sequence number to go on from, exclusive. */
@@ -232,7 +232,7 @@ export interface JournalSums {
   readonly costMicrodollars: number;
 }
 
-export const LimitRuleSchema = z.strictObject({
+export const LimitRuleSchema = z.object({
   scope: z.enum(["project", "api_key", "end_user"]),
   subject: Id.nullable(),
   metric: z.enum(["requests", "tokens", "spend"]),
@@ -245,47 +245,47 @@ export const LimitRuleSchema = z.strictObject({
 const Name = z.string().min(1).max(256);
 /** A change of the tenant's own facts. Each commits at the gate together with its audit event and its copies. */
 export const ChangeCommand = z.discriminatedUnion("type", [
-  z.strictObject({
+  z.object({
     type: z.literal("create_tenant"),
     name: Name,
     residency: z.string().max(64),
     externalKeyId: z.string().max(256).nullable(),
   }),
-  z.strictObject({
+  z.object({
     type: z.literal("modify_tenant"),
     name: Name.optional(),
     externalKeyId: z.string().max(256).nullable().optional(),
   }),
-  z.strictObject({ type: z.literal("archive_tenant") }),
-  z.strictObject({ type: z.literal("restore_tenant") }),
-  z.strictObject({ type: z.literal("set_isolation"), isolation: z.enum(ISOLATIONS) }),
-  z.strictObject({
+  z.object({ type: z.literal("archive_tenant") }),
+  z.object({ type: z.literal("restore_tenant") }),
+  z.object({ type: z.literal("set_isolation"), isolation: z.enum(ISOLATIONS) }),
+  z.object({
     type: z.literal("set_retention"),
     retentionDays: z.int().min(1).max(3_650).optional(),
     artifactDays: z.int().min(1).max(3_650).optional(),
   }),
-  z.strictObject({ type: z.literal("set_data_retention"), dataRetention: z.enum(DATA_RETENTIONS) }),
-  z.strictObject({ type: z.literal("suspend_tenant") }),
-  z.strictObject({ type: z.literal("resume_tenant") }),
-  z.strictObject({ type: z.literal("set_plan"), plan: z.enum(PLAN_NAMES) }),
-  z.strictObject({ type: z.literal("set_monthly_spend"), microdollars: z.int().min(1).nullable() }),
-  z.strictObject({
+  z.object({ type: z.literal("set_data_retention"), dataRetention: z.enum(DATA_RETENTIONS) }),
+  z.object({ type: z.literal("suspend_tenant") }),
+  z.object({ type: z.literal("resume_tenant") }),
+  z.object({ type: z.literal("set_plan"), plan: z.enum(PLAN_NAMES) }),
+  z.object({ type: z.literal("set_monthly_spend"), microdollars: z.int().min(1).nullable() }),
+  z.object({
     type: z.literal("set_limits"),
     /** Null goes back to the plan's own number; undefined leaves it. */
     inFlight: z.int().min(0).max(100_000).nullable().optional(),
     queueLength: z.int().min(0).max(100_000).nullable().optional(),
     rules: z.array(LimitRuleSchema).max(50).optional(),
   }),
-  z.strictObject({ type: z.literal("create_service_account"), id: Id, name: Name }),
-  z.strictObject({
+  z.object({ type: z.literal("create_service_account"), id: Id, name: Name }),
+  z.object({
     type: z.literal("modify_service_account"),
     id: Id,
     name: Name.optional(),
     role: z.enum(["member", "owner"]).optional(),
   }),
-  z.strictObject({ type: z.literal("delete_service_account"), id: Id }),
-  z.strictObject({ type: z.literal("restore_service_account"), id: Id }),
-  z.strictObject({
+  z.object({ type: z.literal("delete_service_account"), id: Id }),
+  z.object({ type: z.literal("restore_service_account"), id: Id }),
+  z.object({
     type: z.literal("create_key"),
     id: Id,
     hash: z.string().length(64),
@@ -296,9 +296,9 @@ export const ChangeCommand = z.discriminatedUnion("type", [
     scopes: z.array(z.enum(["data", "account", "admin"])).min(1),
     expiresAtMs: z.int().nullable(),
   }),
-  z.strictObject({ type: z.literal("delete_key"), id: Id }),
-  z.strictObject({ type: z.literal("restore_key"), id: Id }),
-  z.strictObject({
+  z.object({ type: z.literal("delete_key"), id: Id }),
+  z.object({ type: z.literal("restore_key"), id: Id }),
+  z.object({
     type: z.literal("set_model_limits"),
     model: z.string().max(200),
     requestsPerMinute: z.int().min(0).max(1_000_000_000).optional(),
@@ -307,7 +307,7 @@ export const ChangeCommand = z.discriminatedUnion("type", [
 ]);
 export type ChangeCommand = z.infer<typeof ChangeCommand>;
 
-export const ChangeRequest = z.strictObject({
+export const ChangeRequest = z.object({
   command: ChangeCommand,
   /** Key of the operator who asks; null for the platform's own bootstrap. */
   actorKeyId: Id.nullable(),

@@ -7,8 +7,11 @@ import { type Counted, type Draw, type RateWindows, worstCaseMicrodollars } from
  */
 export const DRAW_MS = 800;
 
-/** The return of a lease may take so much longer; then its isolate is gone, or as good as. */
-export const LATE_MS = 400;
+/**
+ * The return of a lease may take so much longer: a busy isolate on the other side of the world needs its time. Then it
+ * is gone, or as good as.
+ */
+export const LATE_MS = 1_600;
 
 /** What one call takes of a lease at worst. */
 export interface DrawCost {

@@ -117,9 +117,30 @@ export const mutations: readonly Mutation[] = [
   {
     promise: "a stream that ends before its reply does is broken",
     file: `${PROVIDERS}/reply-reader.ts`,
-    find: 'if (!isDone && !reply.isComplete) throw new ProviderError("broken", "the stream ended before the reply did");',
+    find: 'if (!reply.isComplete) throw new ProviderError("broken", "the stream ended before the reply did");',
     replace: "",
     tests: [...TOLERANCE, "test/unit/providers/openai-compatible.test.ts"],
+  },
+  {
+    promise: "usage behind [DONE] is heard",
+    file: `${PROVIDERS}/reply-reader.ts`,
+    find: "return await readLateUsage(events, reply);",
+    replace: "return;",
+    tests: ["test/unit/providers/openai-compatible.test.ts"],
+  },
+  {
+    promise: "a stream that stays open behind [DONE] is not waited for",
+    file: `${PROVIDERS}/reply-reader.ts`,
+    find: "const step = await Promise.race([events.next(), late.promise]);",
+    replace: "const step = await events.next();",
+    tests: ["test/unit/providers/openai-compatible.test.ts"],
+  },
+  {
+    promise: "what breaks behind [DONE] takes nothing from the reply",
+    file: `${PROVIDERS}/reply-reader.ts`,
+    find: "// The reply is whole already: a connection that breaks behind its end harms nobody.",
+    replace: 'throw new ProviderError("broken", "the connection broke off");',
+    tests: ["test/unit/providers/openai-compatible.test.ts"],
   },
   {
     promise: "zeros take no usage back",

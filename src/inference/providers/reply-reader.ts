@@ -1,7 +1,7 @@
 import { type ChatCall, type ChatDelta, ProviderError } from "../provider";
 import { ChoiceReader, type ChoiceRules } from "./choice-reader";
 import { type Fields, fieldsOf, listOf, malformed, positionOf } from "./reply-shapes";
-import { readEvents } from "./sse";
+import { readEvents, type ServerEvent } from "./sse";
 import { UsageReader } from "./usage-reader";
 
 export interface ReplyRules extends Partial<ChoiceRules> {
@@ -45,6 +45,10 @@ export class ReplyReader {
     return this.#choices.filter((choice) => !choice.hasBegun).map(({ choice }) => choice);
   }
 
+  get hasUsage(): boolean {
+    return this.#usage.usage !== undefined;
+  }
+
   get #begun(): readonly ChoiceReader[] {
     return this.#choices.filter((choice) => choice.hasBegun);
   }
@@ -61,10 +65,22 @@ export class ReplyReader {
     for (const [at, choice] of choices.entries()) yield* this.#choiceAt(positions[at] ?? 0).read(choice);
     if (!isChat && ["response", "tool_calls", "finish_reason"].some((name) => name in fields))
       yield* (this.#choices[0] as ChoiceReader).readClassic(fields); // classic calls have one choice
-    const isTotal = !this.rules.usagePerChunk || !choices.some(({ delta }) => delta);
-    const usage = fields.usage ?? fieldsOf(fields.x_groq)?.usage ?? choices.find((choice) => choice.usage)?.usage;
-    if (isTotal) this.#usage.read(usage);
+    this.#readUsage(fields, choices);
     if (!isChat && this.rules.usagePerChunk && this.#usage.usage) this.#hasTotals = true;
+  }
+
+  /** Of a piece that came after the end, only the usage counts. */
+  readLate(piece: unknown): void {
+    const fields = fieldsOf(piece) ?? {};
+    this.#readUsage(
+      fields,
+      listOf(fields.choices, "choices").map((choice) => fieldsOf(choice) ?? {}),
+    );
+  }
+
+  #readUsage(piece: Fields, choices: readonly Fields[]): void {
+    if (this.rules.usagePerChunk && choices.some(({ delta }) => delta)) return;
+    this.#usage.read(piece.usage ?? fieldsOf(piece.x_groq)?.usage ?? choices.find((choice) => choice.usage)?.usage);
   }
 
   #choiceAt(position: number): ChoiceReader {
@@ -111,17 +127,48 @@ const EVENTS_PER_TOKEN = 32;
 export async function* streamedDeltas(bytes: AsyncIterable<Uint8Array>, reply: ReplyReader): AsyncGenerator<ChatDelta> {
   const { choices, maxOutputTokens } = reply.call;
   let eventsLeft = SPARE_EVENTS + EVENTS_PER_TOKEN * choices * maxOutputTokens;
-  let isDone = false;
-  for await (const { type, data } of readEvents(bytes)) {
-    isDone = data.trim().toUpperCase() === "[DONE]";
-    if (isDone) break;
-    if (data.trim() === "" || HEARTBEAT.test(type)) continue;
-    if (eventsLeft-- === 0) throw new ProviderError("broken", "the stream goes on without an end");
-    const piece = parsedJson(data);
-    if (type === "error") throw reply.rules.failureOf(fieldsOf(piece)?.error ?? piece);
-    yield* reply.read(piece);
+  const events = readEvents(bytes);
+  try {
+    for (let step = await events.next(); !step.done; step = await events.next()) {
+      const { type, data } = step.value;
+      if (data.trim().toUpperCase() === "[DONE]") return await readLateUsage(events, reply);
+      if (data.trim() === "" || HEARTBEAT.test(type)) continue;
+      if (eventsLeft-- === 0) throw new ProviderError("broken", "the stream goes on without an end");
+      const piece = parsedJson(data);
+      if (type === "error") throw reply.rules.failureOf(fieldsOf(piece)?.error ?? piece);
+      yield* reply.read(piece);
+    }
+  } finally {
+    void events.return(undefined).catch(() => {}); // not awaited: a step may be under way in a stream that stays open
   }
-  if (!isDone && !reply.isComplete) throw new ProviderError("broken", "the stream ended before the reply did");
+  if (!reply.isComplete) throw new ProviderError("broken", "the stream ended before the reply did");
+}
+
+/** Milliseconds that a reply which has ended waits for its usage: some servers tell it after `[DONE]`, or never. */
+const LATE_USAGE_MS = 500;
+
+async function readLateUsage(events: AsyncGenerator<ServerEvent>, reply: ReplyReader): Promise<void> {
+  const late = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => late.resolve(undefined), LATE_USAGE_MS);
+  try {
+    for (let left = SPARE_EVENTS; left > 0 && !reply.hasUsage; left--) {
+      const step = await Promise.race([events.next(), late.promise]);
+      if (!step || step.done) return;
+      readQuietly(step.value.data, reply);
+    }
+  } catch {
+    // The reply is whole already: a connection that breaks behind its end harms nobody.
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function readQuietly(data: string, reply: ReplyReader): void {
+  try {
+    reply.readLate(parsedJson(data));
+  } catch {
+    // Behind the end anything may come: blanks, a second end, a proxy's words.
+  }
 }
 const HEARTBEAT = /^(ping|heartbeat|keep-?alive)$/i;
 

@@ -34,6 +34,18 @@ async function chatted(script: Script, more: Partial<ChatCall> = {}) {
   mock.script(script);
   return collected(await provider().chat(chatCall(model, more), never));
 }
+/** The deltas of a stream of these bytes, whose connection then ends, stays open or breaks. */
+async function repliedWith(text: string, then: "end" | "open" | "break" = "end") {
+  let isSent = false;
+  const pull = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    if (!isSent) controller.enqueue(new TextEncoder().encode(text));
+    else if (then === "end") controller.close();
+    else if (then === "break") controller.error(new Error("reset"));
+    isSent = true;
+  };
+  const answer = async () => new Response(new ReadableStream({ pull }, { highWaterMark: 0 }));
+  return collected(await provider({ fetch: answer }).chat(chatCall(model), never));
+}
 const failureWith = (script: Script, more: Partial<ChatCall> = {}) => failureOf(() => chatted(script, more));
 
 describe.each([
@@ -162,6 +174,23 @@ describe("a stream", () => {
     expect(finishesIn(await chatted(script, { maxOutputTokens: 3 }))).toMatchObject([{ reason: "length" }]);
     const both = finishesIn(await chatted(script, { maxOutputTokens: 4, choices: 2 }));
     expect(both).toMatchObject([{ reason: "stop" }, { reason: "stop" }]);
+  });
+
+  const late = { prompt_tokens: 11, completion_tokens: 7 };
+  const ended = `data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n`;
+
+  it("tells its usage behind [DONE] too, among whatever else comes there", async () => {
+    const behind = ["", "[DONE]", "bye", '{"error":"closing"}', JSON.stringify({ choices: [], usage: late })];
+    const deltas = await repliedWith(ended + behind.map((data) => `data: ${data}\n\n`).join(""));
+    expect([textIn(deltas), finishesIn(deltas)]).toMatchObject(["a", [{ reason: "stop" }]]);
+    expect(usageIn(deltas)).toMatchObject({ promptTokens: 11, completionTokens: 7 });
+  });
+
+  it("is whole where nothing comes behind [DONE], and the connection stays open or breaks", async () => {
+    for (const then of ["open", "break"] as const) {
+      const deltas = await repliedWith(ended, then);
+      expect([textIn(deltas), usageIn(deltas)]).toEqual(["a", undefined]);
+    }
   });
 
   it("that falls silent in the middle is a timeout, and its connection is closed", async () => {
