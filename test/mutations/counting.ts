@@ -94,7 +94,6 @@ export const mutations: readonly Mutation[] = [
   pairs("the lowest rank merges first", "(heap[parent] ?? 0) > entry", "(heap[parent] ?? 0) < entry"),
   pairs("a pair that is gone does not merge", "if (this.#ranks[start] !== entry >>> PLACE_BITS) continue;", ""),
   pairs("what came before a merge is rated anew", "if (before >= 0) this.#rate(piece, before, size);", ""),
-  pairs("a piece that is a token is one", "if (this.vocabulary.rankOf(piece, 0, size) !== -1) return 1;", ""),
   {
     promise: "a token is found by all of its bytes",
     file: "src/core/tokens/vocabulary.ts",
@@ -131,7 +130,7 @@ export const mutations: readonly Mutation[] = [
     "inputs.length * (guess(instructions) + sum(labels))",
     "guess(instructions) + sum(labels)",
   ),
-  prompt("counting stops beyond what there is room for", "if (tokens > enough) return tokens;", ""),
+  prompt("counting stops beyond what there is room for", "enough - tokens", "Infinity"),
 
   running(
     "what was counted stays counted",

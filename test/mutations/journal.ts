@@ -445,10 +445,14 @@ export const mutations: readonly Mutation[] = [
       'const purpose = (_: string, id = "") =>',
     ],
   ]),
-  ...of("src/core/sealed-chunks.ts", FILE_KEYS, [
-    ["chunks of a file cannot be swapped", "new DataView(nonce.buffer).setUint32(7, index);", "void index;"],
-    ["a file that was cut does not open", "nonce[11] = isLast ? 1 : 0;", "void isLast;"],
-  ]),
+  ...of(
+    "src/core/sealed-chunks.ts",
+    [...FILE_KEYS, "test/unit/core/sealed-chunks.test.ts"],
+    [
+      ["chunks of a file cannot be swapped", "new DataView(nonce.buffer).setUint32(7, index);", "void index;"],
+      ["a file that was cut does not open", "nonce[11] = isLast ? 1 : 0;", "void isLast;"],
+    ],
+  ),
   ...of("src/storage/segments.ts", FILE_KEYS, [
     [
       "a segment is listed only once it is there",

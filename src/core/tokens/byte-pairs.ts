@@ -20,12 +20,11 @@ export class BytePairs {
   constructor(readonly vocabulary: Vocabulary) {}
 
   /**
-   * How many tokens a piece is.
+   * How many tokens a piece is that is none by itself.
    * @param piece its bytes, from the first on
    * @param size how many, 1 to {@link MAX_PIECE_BYTES}
    */
   count(piece: Uint8Array, size: number): number {
-    if (this.vocabulary.rankOf(piece, 0, size) !== -1) return 1;
     this.#heapSize = 0;
     for (let start = 0; start <= size; start++) {
       this.#next[start] = start + 1;

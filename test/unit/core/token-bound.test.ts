@@ -62,6 +62,7 @@ describe.each(ENCODINGS)("the bound of a text's tokens by $name", ({ encoding, r
       }),
       { numRuns: RUNS / 5 },
     );
+    expect(encoding.bound(" word".repeat(1_000), 10)).toBe(11);
   });
 
   it("takes bytes for tokens where counting costs too much: in pieces that are too long, and after so much merging", () => {

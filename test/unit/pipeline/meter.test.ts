@@ -93,7 +93,7 @@ describe("the meter", () => {
       fc.asyncProperty(
         fc.integer({ min: 1, max: 3 }),
         fc.integer({ min: 1, max: 20 }),
-        fc.array(fc.nat(2), { maxLength: 120 }),
+        fc.array(fc.nat(2), { maxLength: 120, size: "max" }),
         async (choices, cap, order) => {
           const deltas = order.flatMap((choice) => words(1, choice % choices));
           const { call, seen } = await metered(deltas, { cap, choices });

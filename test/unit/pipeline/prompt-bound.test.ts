@@ -140,13 +140,14 @@ describe("the bound of a prompt", () => {
   });
 
   it("of labels counts what is read with each input", () => {
-    const classification = { inputs: ["one", "two", "three"], labels: ["refund", "order"], instructions: "Say which." };
+    const instructions = "Say which. ".repeat(200); // far more than what templates are allowed for
+    const classification = { inputs: ["one", "two", "three"], labels: ["refund", "order"], instructions };
     const request = ask([], { classification, choices: 3 });
     const bound = byteBound(request, named(null));
-    const once = bytesOf("Say which.") + bytesOf(JSON.stringify(classification.labels));
+    const once = bytesOf(instructions) + bytesOf(JSON.stringify(classification.labels));
     expect(bound).toBeGreaterThanOrEqual(3 * once + bytesOf("onetwothree"));
     const guess = promptGuess(request, named("o200k"), tokenizers);
-    expect(guess).toBe(3 * (o200k.real("Say which.") + 2) + 3);
+    expect(guess).toBe(3 * (o200k.real(instructions) + 2) + 3);
     expect(guess).toBeLessThanOrEqual(bound);
   });
 
