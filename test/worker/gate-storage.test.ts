@@ -122,10 +122,12 @@ describe("a record that the gate's storage does not take", () => {
 
   it("and lies in storage since before: the hold of a recorded call is dropped when the gate wakes, and stops nothing", async () => {
     const { stub, gate, admit, finish } = await freshGate();
-    await admit("r", { holdMs: 1 });
-    const [body] = await inside(stub, (sql) => sql.exec<{ body: string }>("select body from hold").toArray());
+    await admit("r", { holdMs: 60_000 });
+    const { body } = await inside(stub, (sql) => sql.exec<{ body: string }>("select body from hold").one());
     await finish("r");
-    await inside(stub, (sql) => sql.exec("insert into hold values ('r', ?)", body?.body ?? ""));
+    const overdue = JSON.stringify({ ...JSON.parse(body), expiresAtMs: 1 });
+    expect(body).toContain('"expiresAtMs"');
+    await inside(stub, (sql) => sql.exec("insert into hold values ('r', ?)", overdue));
     await evictDurableObject(stub);
     for (let made = 0; made < 8; made++) expect(await admit(`later-${made}`)).toMatchObject({ admitted: true });
     expect(await admit("r")).toEqual({ admitted: false, reason: "request_ended" });

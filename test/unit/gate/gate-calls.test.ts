@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { DRAW_MS, LATE_MS } from "../../../src/core/gate-leases";
 import { SimulatedGate } from "./simulated-gate";
 
 beforeEach(() => void vi.useFakeTimers({ now: Date.UTC(2026, 5, 15, 12) }));
@@ -107,7 +108,7 @@ describe("whoever waits for room", () => {
   it("is looked at again when the lease does not come back: refused then, not earlier", async () => {
     const gate = await crowded();
     const waiting = gate.admit("r");
-    await vi.advanceTimersByTimeAsync(1_100);
+    await vi.advanceTimersByTimeAsync(DRAW_MS + LATE_MS - 100);
     expect(await now(gate, waiting)).toBe("pending");
     await vi.advanceTimersByTimeAsync(200);
     expect(await now(gate, waiting)).toMatchObject({ admitted: false, refusal: { rule: "tokens_per_minute" } });
